@@ -1,0 +1,316 @@
+"""Every error a client may see, each with its own wire form.
+
+Services raise these and import no HTTP; ``app.api.errors`` is the one place that renders them. The rows are those of
+the contract's error table: `status`, `type`, `reason`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from app.values import Credits
+
+NOT_CHARGED = "No credits were charged."
+
+
+class MediagateError(Exception):
+    """Base of every error a client may see, in OpenAI's error envelope."""
+
+    status: ClassVar[int] = 500  # also the envelope's integer `code`
+    type: ClassVar[str] = "server_error"
+    reason: ClassVar[str] = "internal_error"  # our stable machine word
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_s: int | None = None,
+        task_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+        self.task_id = task_id
+        """The public id of the task this error is about, when one was created: the client must not retry by itself."""
+
+    def body(self, request_id: str | None = None) -> dict[str, Any]:
+        """Return the inner object of the envelope."""
+        return {
+            "message": self.message,
+            "type": self.type,
+            "code": self.status,
+            "param": self.param,
+            "reason": self.reason,
+            "request_id": request_id,
+            "task_id": self.task_id,
+        }
+
+
+# --- 400 ------------------------------------------------------------------------------------------------------------
+
+
+class InvalidRequest(MediagateError):
+    status, type = 400, "invalid_request_error"
+
+
+class InvalidParameter(InvalidRequest):
+    reason = "invalid_parameter"
+
+
+class MissingParameter(InvalidRequest):
+    reason = "missing_parameter"
+
+    def __init__(self, param: str, message: str | None = None) -> None:
+        super().__init__(message or f"Missing required parameter: '{param}'.", param=param)
+
+
+class UnsupportedParameter(InvalidRequest):
+    """A field Mediagate knows, but this model does not have."""
+
+    reason = "unsupported_parameter"
+
+
+class ContentPolicyViolation(InvalidRequest):
+    reason = "content_policy_violation"
+
+
+class IdempotencyKeyReused(InvalidRequest):
+    reason = "idempotency_key_reused"
+
+
+class InputUrlRefused(InvalidRequest):
+    """The URL points where we do not go. The message never says which address, or why."""
+
+    reason = "input_url_refused"
+
+
+class InputUrlUnreachable(InvalidRequest):
+    reason = "input_url_unreachable"
+
+
+class InvalidMedia(InvalidRequest):
+    """An uploaded or fetched file that is not what the field takes."""
+
+    reason = "invalid_image"
+
+
+class TaskNotReady(InvalidRequest):
+    reason = "task_not_ready"
+
+
+class PriceAboveMax(InvalidRequest):
+    reason = "price_above_max"
+
+    def __init__(self, *, credits: Credits, max_credits: int) -> None:
+        super().__init__(
+            f"This request costs {credits} credits, above 'max_credits' ({max_credits}). {NOT_CHARGED}",
+            param="max_credits",
+        )
+
+
+# --- 401, 402, 403 --------------------------------------------------------------------------------------------------
+
+
+class Unauthorized(MediagateError):
+    status, type = 401, "unauthorized"
+
+
+class MissingApiKey(Unauthorized):
+    reason = "missing_api_key"
+
+    def __init__(self) -> None:
+        super().__init__("Missing API key. Send it as 'Authorization: Bearer sk-...'.")
+
+
+class InvalidApiKey(Unauthorized):
+    """Unknown, expired and revoked look the same: no oracle."""
+
+    reason = "invalid_api_key"
+
+    def __init__(self) -> None:
+        super().__init__("Invalid API key. Check it, or ask your administrator for a new one.")
+
+
+class InsufficientQuota(MediagateError):
+    status, type = 402, "insufficient_quota"
+
+
+class InsufficientCredits(InsufficientQuota):
+    reason = "insufficient_credits"
+
+    def __init__(self, *, needed: Credits) -> None:
+        super().__init__(f"Insufficient credits. This request needs {needed}. {NOT_CHARGED}")
+        self.needed = needed
+
+
+class KeyBudgetExhausted(InsufficientQuota):
+    reason = "key_budget_exhausted"
+
+    def __init__(self) -> None:
+        super().__init__(f"This API key has used up its budget. {NOT_CHARGED}")
+
+
+class Forbidden(MediagateError):
+    status, type = 403, "forbidden"
+
+
+class ModelNotAllowed(Forbidden):
+    reason = "model_not_allowed"
+
+
+class ScopeMissing(Forbidden):
+    reason = "scope_missing"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"This API key lacks the scope '{scope}'.")
+
+
+class IpNotAllowed(Forbidden):
+    reason = "ip_not_allowed"
+
+    def __init__(self) -> None:
+        super().__init__("This API key may not be used from this address.")
+
+
+class AccountSuspended(Forbidden):
+    reason = "account_suspended"
+
+    def __init__(self) -> None:
+        super().__init__("This account is suspended. Ask your administrator.")
+
+
+class SignatureExpired(Forbidden):
+    reason = "signature_expired"
+
+    def __init__(self) -> None:
+        super().__init__("This link is expired or not valid. Read the task again for a fresh one.")
+
+
+# --- 404, 405, 410, 413, 415 ----------------------------------------------------------------------------------------
+
+
+class NotFound(MediagateError):
+    status, type = 404, "not_found_error"
+
+
+class ModelNotFound(NotFound):
+    reason = "model_not_found"
+
+    def __init__(self, model: str, known: Iterable[str] = ()) -> None:
+        names = ", ".join(known)
+        super().__init__(
+            f"The model '{model}' does not exist." + (f" Available here: {names}." if names else ""), param="model"
+        )
+
+
+class TaskNotFound(NotFound):
+    """Unknown, deleted and somebody else's look the same."""
+
+    reason = "task_not_found"
+
+    def __init__(self, public_id: str) -> None:
+        super().__init__(f"No task '{public_id[:64]}' in this account.")
+
+
+class RouteNotFound(NotFound):
+    reason = "route_not_found"
+
+
+class MethodNotAllowed(MediagateError):
+    status, type, reason = 405, "invalid_request_error", "method_not_allowed"
+
+
+class ResultExpired(MediagateError):
+    status, type, reason = 410, "not_found_error", "result_expired"
+
+    def __init__(self) -> None:
+        super().__init__("This result was deleted at the end of its retention, or by its owner.")
+
+
+class BodyTooLarge(MediagateError):
+    status, type, reason = 413, "invalid_request_error", "body_too_large"
+
+
+class UnsupportedMediaType(MediagateError):
+    status, type, reason = 415, "invalid_request_error", "unsupported_media_type"
+
+
+# --- 429 ------------------------------------------------------------------------------------------------------------
+
+
+class RateLimited(MediagateError):
+    status, type = 429, "rate_limit_exceeded"
+
+
+class TooManyTasks(RateLimited):
+    reason = "too_many_tasks"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Too many tasks of this account or key are running. Wait for one to end, then try again.", retry_after_s=5
+        )
+
+
+class QueueFull(RateLimited):
+    reason = "queue_full"
+
+
+# --- 5xx ------------------------------------------------------------------------------------------------------------
+
+
+class InternalError(MediagateError):
+    reason = "internal_error"
+
+
+class UpstreamErrorPublic(MediagateError):
+    """The upstream failed for good, or its outcome could not be learnt."""
+
+    status, reason = 502, "upstream_error"
+
+
+class ResultUnavailable(MediagateError):
+    status, reason = 502, "result_unavailable"
+
+
+class ProviderUnavailable(MediagateError):
+    status, reason = 503, "provider_unavailable"
+
+
+class Overloaded(MediagateError):
+    status, reason = 503, "overloaded"
+
+
+class DatabaseUnavailable(MediagateError):
+    status, reason = 503, "database_unavailable"
+
+
+class SyncWaitExceeded(MediagateError):
+    status, reason = 504, "sync_wait_exceeded"
+
+
+class TaskCancelled(InvalidRequest):
+    """The task was cancelled before it made anything."""
+
+    reason = "task_cancelled"
+
+
+def _all_errors(base: type[MediagateError]) -> Iterable[type[MediagateError]]:
+    yield base
+    for child in base.__subclasses__():
+        yield from _all_errors(child)
+
+
+BY_REASON: dict[str, type[MediagateError]] = {
+    error.reason: error for error in _all_errors(MediagateError) if "reason" in vars(error)
+}
+
+
+def restored(reason: str, message: str, *, param: str | None = None, task_id: str | None = None) -> MediagateError:
+    """Return the error a task row remembers by its reason and message."""
+    kind = BY_REASON.get(reason, InternalError)
+    error = kind.__new__(kind)
+    MediagateError.__init__(error, message, param=param, task_id=task_id)
+    return error

@@ -1,0 +1,66 @@
+"""Brings the database to the newest revision, under one lock, as its owner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db import make_engine
+
+FOLDER = Path(__file__).resolve().parent.parent / "migrations"
+LOCK = 0x6D656469_61676174  # one number for "mediagate migrates": two deploys at once take turns
+
+
+def _config(connection: Connection | None = None) -> Any:
+    from alembic.config import Config  # imported late: the API process starts faster without it
+
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def head_revision() -> str:
+    """Return the newest revision of this code."""
+    from alembic.script import ScriptDirectory
+
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    if head is None:
+        raise RuntimeError(f"no revision in {FOLDER}")
+    return head
+
+
+async def current_revision(connection: AsyncConnection) -> str | None:
+    """Return the database's revision, or None when it was never migrated."""
+    exists = await connection.exec_driver_sql("SELECT to_regclass('alembic_version')")
+    if exists.scalar() is None:
+        return None
+    found = (await connection.exec_driver_sql("SELECT version_num FROM alembic_version")).first()
+    return found[0] if found else None
+
+
+async def migrate(url: str, revision: str = "head") -> str | None:
+    """Move the database to ``revision`` and return where it stands then. Safe to run twice, or at once."""
+    from alembic import command
+
+    engine = make_engine(url, role=None, pooled=False, session={"statement_timeout": "0", "lock_timeout": "10s",
+                                                               "idle_in_transaction_session_timeout": "0"})
+    try:
+        async with engine.connect() as lock, engine.connect() as work:
+            await lock.exec_driver_sql("SELECT pg_advisory_lock($1)", (LOCK,))
+
+            def run(connection: Connection) -> None:
+                if revision in ("base",) or revision.startswith("-"):
+                    command.downgrade(_config(connection), revision)
+                else:
+                    command.upgrade(_config(connection), revision)
+
+            await work.run_sync(run)
+            await work.commit()
+            return await current_revision(work)
+    finally:
+        await engine.dispose()

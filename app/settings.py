@@ -1,0 +1,218 @@
+"""Typed settings from the environment; the only reader of ``os.environ``.
+
+Every name is ``MEDIAGATE_`` and the field in capitals; see docs/settings.md. What the development server made up for
+itself (secrets, server addresses) lies in ``<data>/``, where the command line finds it too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1024 * 1024
+SAMPLE_SECRETS = frozenset({"change-me", "changeme", "secret", "password", "example", "mediagate"})
+MIN_SECRET_CHARS = 32
+
+
+class SettingsError(Exception):
+    """The environment does not make sense; the message says which variable, and what to do."""
+
+
+class Settings(BaseSettings):
+    """One process's settings. Durations are seconds, sizes are bytes."""
+
+    model_config = SettingsConfigDict(env_prefix="MEDIAGATE_", extra="ignore", env_ignore_empty=True)
+
+    env: Literal["development", "production"] = "development"
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    data: Path = Path("data")
+    config_dir: Path = Path("config")
+    public_url: str | None = None
+    database_url: SecretStr | None = None
+    redis_url: SecretStr | None = None
+    log_format: Literal["console", "json"] | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    key_pepper: SecretStr | None = None
+    """HMAC key of the stored API keys. Losing it makes every key invalid."""
+    link_secret: SecretStr | None = None
+    """HMAC key of the signed result URLs."""
+
+    result_ttl_s: int = Field(7 * 86400, gt=0)
+    input_ttl_s: int = Field(86400, gt=0)
+    link_ttl_s: int = Field(86400, gt=0)
+
+    lease_s: float = Field(60.0, gt=0)
+    heartbeat_s: float = Field(20.0, gt=0)
+    sweep_s: float = Field(1.0, gt=0)
+    poll_min_s: float = Field(5.0, gt=0)
+    poll_max_s: float = Field(60.0, gt=0)
+    sync_wait_max_s: float = Field(280.0, gt=0)
+    shutdown_wait_s: float = Field(120.0, ge=0)
+    queue_wait_image_s: float = Field(60.0, gt=0)
+    """An image no upstream accepted after this long fails, and its hold is released."""
+    queue_wait_video_s: float = Field(1800.0, gt=0)
+    deadline_image_s: float = Field(900.0, gt=0)
+    deadline_video_s: float = Field(7200.0, gt=0)
+    worker_jobs: int = Field(20, ge=1)
+    database_pool: int = Field(10, ge=1)
+    database_wait_s: float = Field(2.0, gt=0)
+
+    upload_file_bytes: int = 50 * MIB
+    upload_total_bytes: int = 260 * MIB
+    upload_text_bytes: int = 160 * 1024
+    upload_fields: int = 64
+    json_body_bytes: int = 32 * MIB
+    data_url_bytes: int = 20 * MIB
+    mask_bytes: int = 4 * MIB
+    fetch_image_bytes: int = 50 * MIB
+    fetch_video_bytes: int = 100 * MIB
+    fetch_audio_bytes: int = 15 * MIB
+
+    fetch_allow_hosts: tuple[str, ...] = ()
+    """``host:port`` pairs that the fetcher may reach although they are private. Exact matches only."""
+    fetch_allow_http: bool = True
+    fetch_ports: tuple[int, ...] = (80, 443)
+
+    key_cache_s: float = Field(5.0, ge=0)
+
+    @field_validator("public_url")
+    @classmethod
+    def _no_trailing_slash(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return value.rstrip("/")
+
+    @property
+    def is_production(self) -> bool:
+        return self.env == "production"
+
+    @cached_property
+    def base_url(self) -> str:
+        """Where clients reach us: the start of every URL in an answer, without a slash at the end."""
+        return self.public_url or f"http://127.0.0.1:{self.port}"
+
+    @property
+    def storage_dir(self) -> Path:
+        return self.data / "files"
+
+    @property
+    def spool_dir(self) -> Path:
+        """Half-written uploads and downloads; on the same file system as the storage, so that a rename is enough."""
+        return self.data / "spool"
+
+    @property
+    def work_dir(self) -> Path:
+        """Folders for providers that work locally."""
+        return self.data / "work"
+
+    @property
+    def result_ttl(self) -> timedelta:
+        return timedelta(seconds=self.result_ttl_s)
+
+    @property
+    def input_ttl(self) -> timedelta:
+        return timedelta(seconds=self.input_ttl_s)
+
+    @property
+    def link_ttl(self) -> timedelta:
+        return timedelta(seconds=self.link_ttl_s)
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the environment, then what a running development server left in ``<data>/``.
+
+    Raises: SettingsError, naming the variable.
+    """
+    try:
+        settings = Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise SettingsError(_readable(error)) from None
+    settings = settings.model_copy(update={"data": settings.data.absolute(), "config_dir": settings.config_dir.absolute()})
+    settings = _with_running_instance(settings)
+    return _with_secrets(settings)
+
+
+def instance_file(data: Path) -> Path:
+    """What ``mediagate up`` writes while it runs: the addresses of its servers (mode 0600)."""
+    return data / "instance.json"
+
+
+def credentials_file(data: Path) -> Path:
+    """The first keys, kept for their owner (mode 0600)."""
+    return data / "credentials.json"
+
+
+def write_private(path: Path, value: object) -> None:
+    """Write JSON that only we may read, in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".new")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump(value, file, indent=1)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _with_running_instance(settings: Settings) -> Settings:
+    if settings.is_production or (settings.database_url and settings.redis_url):
+        return settings
+    try:
+        running = json.loads(instance_file(settings.data).read_text())
+    except FileNotFoundError:
+        return settings
+    found: dict[str, object] = {
+        name: SecretStr(running[name]) for name in ("database_url", "redis_url") if getattr(settings, name) is None
+    }
+    if settings.public_url is None:
+        found["public_url"] = running["public_url"]
+    return settings.model_copy(update=found)
+
+
+def _with_secrets(settings: Settings) -> Settings:
+    names = ("key_pepper", "link_secret")
+    missing = [name for name in names if getattr(settings, name) is None]
+    if settings.is_production:
+        for name in ("database_url", "redis_url", "public_url", *names):
+            if getattr(settings, name) is None:
+                raise SettingsError(f"MEDIAGATE_{name.upper()} must be set when MEDIAGATE_ENV is 'production'.")
+        for name in names:
+            _refuse_sample_secret(name, getattr(settings, name))
+        return settings
+    if not missing:
+        return settings
+    path = settings.data / "secrets.json"
+    try:
+        kept = json.loads(path.read_text())
+    except FileNotFoundError:
+        kept = {name: secrets.token_urlsafe(48) for name in names}
+        write_private(path, kept)
+    return settings.model_copy(update={name: SecretStr(kept[name]) for name in missing})
+
+
+def _refuse_sample_secret(name: str, secret: SecretStr) -> None:
+    value = secret.get_secret_value()
+    if len(value) < MIN_SECRET_CHARS or any(sample in value.lower() for sample in SAMPLE_SECRETS):
+        raise SettingsError(
+            f"MEDIAGATE_{name.upper()} is a sample or shorter than {MIN_SECRET_CHARS} characters. "
+            "Make a real one: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+        )
+
+
+def _readable(error: ValidationError) -> str:
+    return "; ".join(
+        f"MEDIAGATE_{'_'.join(str(part) for part in e['loc']).upper()}: {e['msg']}" for e in error.errors()
+    )

@@ -1,0 +1,189 @@
+"""What a provider is: small protocols, their values, and the failures sorted by what we may do next.
+
+A provider is pure translation between the neutral requests of ``app.requests`` and one vendor. It sees no session,
+price, account or task; what it cannot do, it does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from pydantic import SecretStr
+
+from app.requests import ImageRequest, Operation, VideoRequest
+
+
+class SubmitSafety(StrEnum):
+    """What may be done after a submit whose outcome is unknown."""
+
+    IDEMPOTENT = "idempotent"  # the same client token may be sent again: nothing is made twice
+    LISTABLE = "list"  # the upstream's list tells whether it arrived
+    BLIND = "blind"  # nobody can tell: give up, release the hold
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a provider can do, declared once."""
+
+    operations: frozenset[Operation]
+    submit: SubmitSafety
+    cancel: bool = False
+    result_lifetime: timedelta | None = None
+    """How long the upstream keeps a result; None: it is handed over with the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """One account at a vendor: where it is, and its secret."""
+
+    name: str
+    provider: str
+    base_url: str | None = None
+    secret: SecretStr | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    work_dir: Path = Path()
+    """A folder of this upstream's own on our disk, for providers that work locally."""
+
+
+PartialSink = Callable[[int, Path], Awaitable[None]]
+"""Called with the index (from 0) and the file of an interim image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One attempt at one upstream."""
+
+    upstream: Upstream
+    model: str
+    """The upstream's own model id."""
+    client_token: str
+    """``<task>:<n>``: unique to the attempt; sent where the upstream understands such a token."""
+    attempt_no: int
+    out_dir: Path
+    """An empty folder where the provider writes what it received. The caller moves the files away and removes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageResult:
+    path: Path
+    """Raw bytes of the image, complete and flushed."""
+    revised_prompt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamJob:
+    """The upstream's handle of an accepted video."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    percent: int | None = None
+    """0..99, or None when the upstream does not tell."""
+    started: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The result lies ready: ``fetch_video`` may be called."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoResult:
+    video: Path
+    thumbnail: Path | None = None
+    gif: Path | None = None
+
+
+@runtime_checkable
+class Provider(Protocol):
+    """Code for one vendor. ``name`` is the word in upstreams.yaml."""
+
+    name: str
+    capabilities: Capabilities
+
+
+@runtime_checkable
+class ImageGenerator(Protocol):
+    async def generate_image(
+        self, request: ImageRequest, call: Call, on_partial: PartialSink | None = None
+    ) -> ImageResult:
+        """Make or edit one image and write it under ``call.out_dir``.
+
+        Raises: UpstreamError, and of its kinds UpstreamOutcomeUnknown if the request may have arrived.
+        """
+
+
+@runtime_checkable
+class VideoSubmitter(Protocol):
+    async def submit_video(self, request: VideoRequest, call: Call) -> UpstreamJob:
+        """Start a video and return the upstream's handle; must not wait for the result.
+
+        Raises: UpstreamError, and of its kinds UpstreamOutcomeUnknown if the request may have arrived.
+        """
+
+    async def poll_video(self, job: UpstreamJob, call: Call) -> Progress | Finished:
+        """Ask once. Raises: UpstreamRejected (moderation), UpstreamFailed (ended badly), UpstreamError (ask again)."""
+
+    async def fetch_video(self, job: UpstreamJob, call: Call) -> VideoResult:
+        """Write the finished result under ``call.out_dir``. May be repeated. Raises: UpstreamError."""
+
+
+@runtime_checkable
+class VideoCanceller(Protocol):
+    async def cancel_video(self, job: UpstreamJob, call: Call) -> bool:
+        """Ask the upstream to stop. Returns True when it stopped and does not bill; False when it goes on."""
+
+
+class UpstreamError(Exception):
+    """Base. Never shown as it is: messages may hold keys or URLs. ``public`` is safe to show."""
+
+    public: str = "The upstream failed."
+
+    def __init__(self, message: str = "", *, public: str | None = None, http_status: int | None = None) -> None:
+        super().__init__(message or self.public)
+        if public is not None:
+            self.public = public
+        self.http_status = http_status
+
+
+class UpstreamRejected(UpstreamError):
+    """The caller's input cannot be served: do not retry, tell the caller."""
+
+    public = "The upstream refused this request."
+
+
+class UpstreamModerated(UpstreamRejected):
+    """A safety system blocked it, on the way in or out."""
+
+    public = "The request was refused by the content policy."
+
+
+class UpstreamBusy(UpstreamError):
+    """429, no capacity, connection refused: certainly not accepted; later, or at the next route."""
+
+    public = "The upstream is busy."
+
+    def __init__(self, message: str = "", *, retry_after_s: float | None = None, http_status: int | None = None) -> None:
+        super().__init__(message, http_status=http_status)
+        self.retry_after_s = retry_after_s
+
+
+class UpstreamDenied(UpstreamError):
+    """Our key, our quota or our configuration: certainly not accepted; the operator must look."""
+
+    public = "The upstream is not available."
+
+
+class UpstreamFailed(UpstreamError):
+    """A definite failure: nothing was made."""
+
+
+class UpstreamOutcomeUnknown(UpstreamError):
+    """Sent, no answer: NEVER resubmit without the same client token."""

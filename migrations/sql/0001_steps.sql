@@ -1,0 +1,56 @@
+-- Compositions of the five money functions: one round trip and one transaction for each step of a task.
+
+-- ACCEPT: the hold, the task row and the rows of its inputs. Inputs lie complete in the storage before this call.
+-- p_inputs: [{"id", "role", "position", "field", "storage_key", "mime", "bytes", "sha256" (hex), "width", "height",
+-- "duration_ms", "ttl_s"}]
+CREATE FUNCTION mg_accept(p_task uuid, p_key bigint, p_kind text, p_model text, p_pool text, p_hold bigint,
+  p_deadline timestamptz, p_request jsonb, p_inputs jsonb) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+  PERFORM mg_reserve(p_task, p_key, p_kind, p_model, p_pool, p_hold, p_deadline, p_request);
+  PERFORM mg_put_files(p_task, p_inputs);
+END $$;
+
+CREATE FUNCTION mg_put_files(p_task uuid, p_files jsonb) RETURNS void LANGUAGE sql AS $$
+  INSERT INTO files (id, account_id, task_id, role, position, field, storage_key, state, mime, bytes, sha256, width,
+                     height, duration_ms, expires_at)
+  SELECT f.id, t.account_id, t.id, f.role, f.position, f.field, f.storage_key, 'ready', f.mime, f.bytes,
+         decode(f.sha256, 'hex'), f.width, f.height, f.duration_ms, now() + f.ttl_s * interval '1 second'
+    FROM jsonb_to_recordset(p_files) AS f(id uuid, role text, position smallint, field text, storage_key text, mime text,
+         bytes bigint, sha256 text, width int, height int, duration_ms int, ttl_s float8),
+         tasks t WHERE t.id = p_task
+  ON CONFLICT (id) DO UPDATE SET state = 'ready', mime = excluded.mime, bytes = excluded.bytes,
+     sha256 = excluded.sha256, width = excluded.width, height = excluded.height, duration_ms = excluded.duration_ms,
+     expires_at = excluded.expires_at WHERE files.task_id = p_task AND files.state <> 'deleted'
+$$;
+
+-- BEGIN: accept, claim and the first attempt row, for work the calling process does itself. Returns the lease token.
+CREATE FUNCTION mg_begin(p_task uuid, p_key bigint, p_kind text, p_model text, p_pool text, p_hold bigint,
+  p_deadline timestamptz, p_request jsonb, p_inputs jsonb, p_provider text, p_owner text, p_lease_s float8)
+RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN
+  PERFORM mg_accept(p_task, p_key, p_kind, p_model, p_pool, p_hold, p_deadline, p_request, p_inputs);
+  UPDATE tasks SET status = 'submitting', lease_owner = p_owner, lease_token = 1, claims = 1, attempt_no = 1,
+         started_at = now(), wake_at = now() + p_lease_s * interval '1 second' WHERE id = p_task;
+  INSERT INTO task_attempts (task_id, attempt_no, provider, client_token) VALUES (p_task, 1, p_provider, p_task || ':1');
+  RETURN 1;
+END $$;
+
+-- FINISH: the result's file rows, the result, and the capture. The bytes lie complete in the storage before this call.
+-- false = the lease is gone, or somebody settled it: the caller's files belong to nobody, it removes them.
+CREATE FUNCTION mg_finish(p_task uuid, p_token bigint, p_charge bigint, p_files jsonb, p_result jsonb)
+RETURNS boolean LANGUAGE plpgsql AS $$ DECLARE v_status text; BEGIN
+  SELECT status INTO v_status FROM tasks WHERE id = p_task AND settled_at IS NULL AND lease_token = p_token FOR NO KEY UPDATE;
+  IF NOT FOUND THEN RETURN false; END IF;
+  UPDATE tasks SET status = 'storing', progress = 100, result = p_result WHERE id = p_task;
+  PERFORM mg_put_files(p_task, p_files);
+  RETURN mg_settle(p_task, p_token, 'succeeded', p_charge);
+END $$;
+
+-- FAIL: the reason for the caller, and the whole hold released.
+CREATE FUNCTION mg_fail(p_task uuid, p_token bigint, p_reason text, p_message text, p_attempt_error text)
+RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+  PERFORM 1 FROM tasks WHERE id = p_task AND settled_at IS NULL AND (p_token IS NULL OR lease_token = p_token) FOR NO KEY UPDATE;
+  IF NOT FOUND THEN RETURN false; END IF;
+  UPDATE tasks SET error_detail = p_message WHERE id = p_task;
+  UPDATE task_attempts SET error = p_attempt_error
+   WHERE task_id = p_task AND state IN ('sending','accepted','uncertain') AND p_attempt_error IS NOT NULL;
+  RETURN mg_settle(p_task, p_token, 'failed', 0, p_reason);
+END $$;
