@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy import NullPool
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, TimeoutError as PoolTimeout
+from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.errors import DatabaseUnavailable
@@ -38,7 +39,12 @@ def async_url(url: str) -> str:
 
 
 def make_engine(
-    url: str, *, pool_size: int = 10, wait_s: float = 2.0, role: str | None = APP_ROLE, pooled: bool = True,
+    url: str,
+    *,
+    pool_size: int = 10,
+    wait_s: float = 2.0,
+    role: str | None = APP_ROLE,
+    pooled: bool = True,
     session: dict[str, str] | None = None,
 ) -> AsyncEngine:
     """Build the engine. With ``role`` every connection works as that role; migrations pass None and stay the owner."""
@@ -61,7 +67,7 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 
 async def once(engine: AsyncEngine, sql: str, arguments: tuple[Any, ...] = ()) -> list[Any]:
-    """Run one statement as its own transaction and return its rows (as mappings): the hot path, without BEGIN and COMMIT."""
+    """Run one statement as its own transaction and return its rows as mappings: the hot path, without BEGIN, COMMIT."""
     async with engine.connect() as connection:
         connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
         result = await connection.exec_driver_sql(sql, arguments)
@@ -94,6 +100,8 @@ async def retried(work: Callable[[], Awaitable[T]]) -> T:
             if not is_transient(error):
                 raise
             if attempt == TRIES - 1:
-                raise DatabaseUnavailable("The database is not reachable just now. Try again.", retry_after_s=2) from error
+                raise DatabaseUnavailable(
+                    "The database is not reachable just now. Try again.", retry_after_s=2
+                ) from error
         await asyncio.sleep(random.uniform(0.05, 0.8) * (attempt + 1) / TRIES)  # noqa: S311 - jitter, not a secret
     raise AssertionError("unreachable")

@@ -111,6 +111,13 @@ class PriceAboveMax(InvalidRequest):
         )
 
 
+class AccountExists(InvalidRequest):
+    reason = "account_exists"
+
+    def __init__(self, email: str) -> None:
+        super().__init__(f"There is an account with the e-mail '{email}' already.", param="email")
+
+
 # --- 401, 402, 403 --------------------------------------------------------------------------------------------------
 
 
@@ -215,6 +222,24 @@ class TaskNotFound(NotFound):
         super().__init__(f"No task '{public_id[:64]}' in this account.")
 
 
+class AccountNotFound(NotFound):
+    """Operators only: no client learns which accounts exist."""
+
+    reason = "account_not_found"
+
+    def __init__(self, account: str) -> None:
+        super().__init__(f"No account '{account[:254]}'.")
+
+
+class KeyNotFound(NotFound):
+    """Operators only: no client learns which keys exist."""
+
+    reason = "key_not_found"
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"No API key '{key_id[:64]}'.")
+
+
 class RouteNotFound(NotFound):
     reason = "route_not_found"
 
@@ -236,6 +261,14 @@ class BodyTooLarge(MediagateError):
 
 class UnsupportedMediaType(MediagateError):
     status, type, reason = 415, "invalid_request_error", "unsupported_media_type"
+
+
+class RangeNotSatisfiable(MediagateError):
+    status, type, reason = 416, "invalid_request_error", "range_not_satisfiable"
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__(f"The range lies outside of this file of {size_bytes} bytes.")
+        self.size_bytes = size_bytes
 
 
 # --- 429 ------------------------------------------------------------------------------------------------------------

@@ -47,8 +47,12 @@ async def migrate(url: str, revision: str = "head") -> str | None:
     """Move the database to ``revision`` and return where it stands then. Safe to run twice, or at once."""
     from alembic import command
 
-    engine = make_engine(url, role=None, pooled=False, session={"statement_timeout": "0", "lock_timeout": "10s",
-                                                               "idle_in_transaction_session_timeout": "0"})
+    engine = make_engine(
+        url,
+        role=None,
+        pooled=False,
+        session={"statement_timeout": "0", "lock_timeout": "10s", "idle_in_transaction_session_timeout": "0"},
+    )
     try:
         async with engine.connect() as lock, engine.connect() as work:
             await lock.exec_driver_sql("SELECT pg_advisory_lock($1)", (LOCK,))

@@ -74,6 +74,10 @@ class Settings(BaseSettings):
     json_body_bytes: int = 32 * MIB
     data_url_bytes: int = 20 * MIB
     mask_bytes: int = 4 * MIB
+    header_bytes: int = Field(32 * 1024, gt=0)
+    body_gap_s: float = Field(15.0, gt=0)
+    """A request body that sends nothing for this long is given up."""
+    body_total_s: float = Field(300.0, gt=0)
     fetch_image_bytes: int = 50 * MIB
     fetch_video_bytes: int = 100 * MIB
     fetch_audio_bytes: int = 15 * MIB
@@ -82,6 +86,8 @@ class Settings(BaseSettings):
     """``host:port`` pairs that the fetcher may reach although they are private. Exact matches only."""
     fetch_allow_http: bool = True
     fetch_ports: tuple[int, ...] = (80, 443)
+    fetch_refuse_networks: tuple[str, ...] = ()
+    """Networks (CIDR) that the fetcher must not reach, beside those that are never public."""
 
     key_cache_s: float = Field(5.0, ge=0)
 
@@ -135,13 +141,22 @@ def load_settings(**overrides: object) -> Settings:
 
     Raises: SettingsError, naming the variable.
     """
+    return _with_secrets(_with_running_instance(plain_settings(**overrides)))
+
+
+def plain_settings(**overrides: object) -> Settings:
+    """Read the environment alone; touch no file. Raises: SettingsError, naming the variable."""
     try:
         settings = Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         raise SettingsError(_readable(error)) from None
-    settings = settings.model_copy(update={"data": settings.data.absolute(), "config_dir": settings.config_dir.absolute()})
-    settings = _with_running_instance(settings)
-    return _with_secrets(settings)
+    return settings.model_copy(update={"data": settings.data.absolute(), "config_dir": settings.config_dir.absolute()})
+
+
+def find_secret(variable: str) -> SecretStr | None:
+    """Return the secret that a configuration file names by its environment variable, or None when it is not set."""
+    value = os.environ.get(variable)
+    return SecretStr(value) if value else None
 
 
 def instance_file(data: Path) -> Path:

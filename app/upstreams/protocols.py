@@ -35,6 +35,8 @@ class Capabilities:
     cancel: bool = False
     result_lifetime: timedelta | None = None
     """How long the upstream keeps a result; None: it is handed over with the answer."""
+    poll_s: float | None = None
+    """How often a running video may be asked for; None: the gateway's own pace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,9 @@ class UpstreamBusy(UpstreamError):
 
     public = "The upstream is busy."
 
-    def __init__(self, message: str = "", *, retry_after_s: float | None = None, http_status: int | None = None) -> None:
+    def __init__(
+        self, message: str = "", *, retry_after_s: float | None = None, http_status: int | None = None
+    ) -> None:
         super().__init__(message, http_status=http_status)
         self.retry_after_s = retry_after_s
 

@@ -44,13 +44,15 @@ RETURNS boolean LANGUAGE plpgsql AS $$ DECLARE v_status text; BEGIN
   RETURN mg_settle(p_task, p_token, 'succeeded', p_charge);
 END $$;
 
--- FAIL: the reason for the caller, and the whole hold released.
-CREATE FUNCTION mg_fail(p_task uuid, p_token bigint, p_reason text, p_message text, p_attempt_error text)
+-- FAIL: the reason for the caller, and the whole hold released. p_attempt: what became of the open attempt, where that is
+-- known ('refused', 'failed'); NULL leaves the judgement to mg_settle.
+CREATE FUNCTION mg_fail(p_task uuid, p_token bigint, p_reason text, p_message text, p_attempt text, p_attempt_error text)
 RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
   PERFORM 1 FROM tasks WHERE id = p_task AND settled_at IS NULL AND (p_token IS NULL OR lease_token = p_token) FOR NO KEY UPDATE;
   IF NOT FOUND THEN RETURN false; END IF;
   UPDATE tasks SET error_detail = p_message WHERE id = p_task;
-  UPDATE task_attempts SET error = p_attempt_error
-   WHERE task_id = p_task AND state IN ('sending','accepted','uncertain') AND p_attempt_error IS NOT NULL;
+  UPDATE task_attempts SET state = coalesce(p_attempt, state), error = coalesce(p_attempt_error, error),
+         resolved_at = CASE WHEN p_attempt IS NULL THEN resolved_at ELSE now() END
+   WHERE task_id = p_task AND state IN ('sending','accepted','uncertain');
   RETURN mg_settle(p_task, p_token, 'failed', 0, p_reason);
 END $$;

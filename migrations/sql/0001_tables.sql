@@ -42,6 +42,7 @@ CREATE TABLE tasks (id uuid PRIMARY KEY, account_id bigint NOT NULL, api_key_id 
 ) WITH (fillfactor = 80);
 CREATE INDEX tasks_due ON tasks (wake_at) WHERE settled_at IS NULL AND status <> 'queued';
 CREATE INDEX tasks_queue ON tasks (pool, rank) WHERE status = 'queued'; CREATE INDEX tasks_acct ON tasks (account_id, created_at DESC);
+CREATE INDEX tasks_list ON tasks (account_id, id DESC) WHERE deleted_at IS NULL;
 CREATE INDEX tasks_print ON tasks (api_key_id, fingerprint, created_at) WHERE delivered_at IS NULL;
 CREATE UNIQUE INDEX tasks_upstream ON tasks (pool, upstream_id) WHERE upstream_id IS NOT NULL;
 CREATE TABLE task_attempts (task_id uuid NOT NULL REFERENCES tasks, attempt_no int NOT NULL, provider text NOT NULL,

@@ -14,10 +14,32 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-TABLES = ("files", "idempotency", "credit_lots", "ledger", "task_attempts", "tasks", "key_budgets", "api_keys", "accounts",
-          "task_transitions")
-FUNCTIONS = ("mg_fail", "mg_finish", "mg_begin", "mg_put_files", "mg_accept", "mg_expire", "mg_post", "mg_settle", "mg_burn",
-             "mg_reserve", "no_rewrite", "tasks_guard")
+TABLES = (
+    "files",
+    "idempotency",
+    "credit_lots",
+    "ledger",
+    "task_attempts",
+    "tasks",
+    "key_budgets",
+    "api_keys",
+    "accounts",
+    "task_transitions",
+)
+FUNCTIONS = (
+    "mg_fail",
+    "mg_finish",
+    "mg_begin",
+    "mg_put_files",
+    "mg_accept",
+    "mg_expire",
+    "mg_post",
+    "mg_settle",
+    "mg_burn",
+    "mg_reserve",
+    "no_rewrite",
+    "tasks_guard",
+)
 
 
 def upgrade() -> None:
@@ -29,4 +51,6 @@ def downgrade() -> None:
         op.execute(f"DROP TABLE {table} CASCADE")
     for function in FUNCTIONS:
         op.execute(f"DROP FUNCTION {function} CASCADE")
-    op.execute("REVOKE ALL ON SCHEMA public FROM mediagate_app")  # the role is the cluster's: another database may use it
+    op.execute(
+        "REVOKE ALL ON SCHEMA public FROM mediagate_app"
+    )  # the role is the cluster's: another database may use it

@@ -1,0 +1,175 @@
+"""Renders every error in the one envelope: ours, the router's, request validation, and what nobody foresaw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.db import is_transient
+from app.errors import (
+    BodyTooLarge,
+    DatabaseUnavailable,
+    InternalError,
+    InvalidParameter,
+    InvalidRequest,
+    MediagateError,
+    MethodNotAllowed,
+    MissingParameter,
+    RangeNotSatisfiable,
+    RouteNotFound,
+    UnsupportedMediaType,
+)
+
+log = structlog.get_logger()
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+RETRY_AFTER_S = range(1, 61)  # the SDKs give up, or back off on their own, far above
+INTERNAL_MESSAGE = "Something went wrong on our side. Tell your administrator the request id."
+
+
+def install(app: FastAPI) -> None:
+    """Let `render` answer for every exception that a route, the router or a dependency raises."""
+
+    async def handle(request: Request, error: Exception) -> Response:
+        return render(public_error(error, request), request)
+
+    for kind in (MediagateError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, handle)
+    app.add_middleware(LastResort)
+
+
+class StatementLost(DatabaseUnavailable):
+    """The database went away under a statement that nobody repeats: what it did before is not known."""
+
+
+class LastResort:
+    """Answers 500, without details, where no handler did; once the answer has begun the connection breaks instead."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        has_started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watch)
+        except Exception as error:
+            if has_started or isinstance(error, ClientDisconnect):
+                raise
+            request = Request(scope, receive)
+            await render(public_error(error, request), request)(scope, receive, send)
+
+
+def public_error(error: BaseException, request: Request) -> MediagateError:
+    """Return what the client is told about ``error``; an unforeseen one is logged here with its traceback."""
+    if isinstance(error, MediagateError):
+        return error
+    if isinstance(error.__cause__, MediagateError):  # FastAPI wraps what receive() raises
+        return error.__cause__
+    if isinstance(error, RequestValidationError):
+        return _invalid(error)
+    if isinstance(error, HTTPException):
+        return _router_error(error, request)
+    if isinstance(error, (SQLAlchemyError, ConnectionError)) and is_transient(error):
+        log.warning("request.database_unavailable", error=type(error).__name__)
+        return StatementLost("The database is not reachable just now. Try again.", retry_after_s=2)
+    log.error("request.failed", method=request.method, path=request.url.path, exc_info=error)
+    return InternalError(INTERNAL_MESSAGE)
+
+
+def render(error: MediagateError, request: Request) -> Response:
+    """Return the envelope, with the headers that steer the SDKs' own retries."""
+    headers: dict[str, str] = {}
+    error.task_id = error.task_id or request.scope.get("state", {}).get("task_id")
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    if isinstance(error, MethodNotAllowed):
+        headers["allow"] = ", ".join(allowed_methods(request))
+    if isinstance(error, RangeNotSatisfiable):
+        headers["content-range"] = f"bytes */{error.size_bytes}"
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(min(max(error.retry_after_s, RETRY_AFTER_S.start), RETRY_AFTER_S.stop - 1))
+    if error.task_id is not None:
+        headers["x-task-id"] = error.task_id
+    retry = _should_retry(error, request)
+    if retry is not None:
+        headers["x-should-retry"] = "true" if retry else "false"
+    return JSONResponse(envelope(error, request), status_code=error.status, headers=headers)
+
+
+def envelope(error: MediagateError, request: Request) -> dict[str, Any]:
+    return {"error": error.body(request_id_of(request))}
+
+
+def request_id_of(request: Request) -> str | None:
+    """Return the id that the middleware gave this request."""
+    found: str | None = request.scope.get("state", {}).get("request_id")
+    return found
+
+
+def note_task(request: Request, task_id: str) -> None:
+    """Tie whatever fails from here on to the task that now exists: the SDK must not send the request again."""
+    request.state.task_id = task_id
+
+
+def allowed_methods(request: Request) -> list[str]:
+    """Return every method that some route takes at this path; the router itself knows only those of the first."""
+    routes = request.app.router.routes
+    return [
+        method
+        for method in METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
+
+
+def _should_retry(error: MediagateError, request: Request) -> bool | None:
+    """Whether the SDK should send the request again by itself; None leaves it to the SDK.
+
+    They retry every 5xx twice without an idempotency key: after a task was created that would be a second charge.
+    """
+    if error.task_id is not None or error.status in (502, 504):
+        return False
+    if (error.status == 500 or isinstance(error, StatementLost)) and request.method not in ("GET", "HEAD"):
+        return False  # nobody knows how far it came
+    return True if error.status == 503 else None  # shed before any work
+
+
+def _invalid(error: RequestValidationError) -> InvalidRequest:
+    first = error.errors()[0]
+    param = str(first["loc"][-1])
+    if first["type"] == "missing":
+        return MissingParameter(param)
+    return InvalidParameter(f"Invalid '{param}': {first['msg']}.", param=param)
+
+
+def _router_error(error: HTTPException, request: Request) -> MediagateError:
+    match error.status_code:
+        case 404:
+            return RouteNotFound(f"There is no {request.method} {request.url.path[:200]} here. See /docs.")
+        case 405:
+            return MethodNotAllowed(f"{request.url.path[:200]} does not take {request.method}. See /docs.")
+        case 413:
+            return BodyTooLarge("The request body is too large.")
+        case 415:
+            return UnsupportedMediaType("This content type is not supported here.")
+        case status if status < 500:
+            return InvalidParameter(str(error.detail))
+    log.error("request.failed", method=request.method, path=request.url.path, exc_info=error)
+    return InternalError(INTERNAL_MESSAGE)

@@ -1,0 +1,141 @@
+"""What surrounds every request: its id, its limits while the body arrives, and an answer even to the unforeseen."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import Awaitable
+from typing import TypeVar
+
+import structlog
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.errors import public_error, render
+from app.errors import InvalidParameter
+from app.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+REQUEST_ID_HEADER = b"x-request-id"
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
+
+
+class RequestShell:
+    """Pure ASGI middleware, the outermost of ours. ``scope["state"]["request_id"]`` is the request's id.
+
+    What escapes the app before its answer started becomes an answer in the error envelope; afterwards it goes on to
+    the server, which breaks the connection.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        answer = _Answer(send, request_id)
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                self._check_head(scope)
+                await self._app(scope, _PacedBody(receive, self._settings), answer.send)
+            except ClientDisconnect:
+                log.info("request.client_left")
+            except Exception as error:
+                if answer.is_started:
+                    raise
+                request = Request(scope, receive)
+                await render(public_error(error, request), request)(scope, receive, answer.send)
+
+    def _check_head(self, scope: Scope) -> None:
+        size = len(scope.get("raw_path") or b"") + len(scope["query_string"])
+        size += sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+        if size > self._settings.header_bytes:
+            raise InvalidParameter(
+                f"The request's URL and headers are larger than {self._settings.header_bytes} bytes."
+            )
+
+
+async def until_disconnect(request: Request) -> None:
+    """Return when the client leaves. The body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def unless_disconnected(request: Request, work: Awaitable[T]) -> T:
+    """Wait for ``work`` and return its result, but no longer than the client does.
+
+    Raises: ClientDisconnect when the client left first. ``work`` should be a task that somebody else keeps: it is
+    never cancelled here, because what was paid for goes on.
+    """
+    running = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(until_disconnect(request))
+    try:
+        await asyncio.wait([running, leaving], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        leaving.cancel()
+        await asyncio.wait([leaving])
+    if running.done():
+        return running.result()
+    raise ClientDisconnect
+
+
+class _PacedBody:
+    """``receive``, with limits on how slowly a body may arrive. After the body it waits as long as it takes."""
+
+    def __init__(self, receive: Receive, settings: Settings) -> None:
+        self._receive = receive
+        self._gap_s = settings.body_gap_s
+        self._total_s = settings.body_total_s
+        self._deadline: float | None = None
+        self._is_complete = False
+
+    async def __call__(self) -> Message:
+        if self._is_complete:
+            return await self._receive()
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._total_s
+        left = self._deadline - time.monotonic()
+        too_slow = InvalidParameter("The request body arrived too slowly.")  # not 408: the SDKs would try again
+        if left <= 0:
+            raise too_slow
+        try:
+            async with asyncio.timeout(min(self._gap_s, left)):
+                message = await self._receive()
+        except TimeoutError:
+            raise too_slow from None
+        self._is_complete = message["type"] != "http.request" or not message.get("more_body", False)
+        return message
+
+
+class _Answer:
+    """``send``, with our headers on the answer's start."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id
+        self.is_started = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.is_started = True
+            present = {name.lower() for name, _ in message.get("headers", ())}
+            ours = ((REQUEST_ID_HEADER, self._request_id.encode()), (b"x-content-type-options", b"nosniff"))
+            added = [(name, value) for name, value in ours if name not in present]
+            message = {**message, "headers": [*message.get("headers", ()), *added]}
+        await self._send(message)
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == REQUEST_ID_HEADER and _REQUEST_ID.fullmatch(value):
+            return str(value, "ascii")
+    return f"req_{secrets.token_hex(12)}"

@@ -1,0 +1,29 @@
+"""Answers about one task: its body and the headers that every such answer has."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from app.api.v1 import wire
+from app.tasks.queries import TaskView
+
+
+def task_headers(view: TaskView) -> dict[str, str]:
+    return {"x-task-id": view.public_id}
+
+
+def poll_headers(view: TaskView) -> dict[str, str]:
+    """The SDK's poll helper reads the interval once, from the first answer that is not final."""
+    return task_headers(view) if view.is_final else task_headers(view) | {"openai-poll-after-ms": wire.POLL_AFTER_MS}
+
+
+def task_answer(view: TaskView, sign: wire.Sign, *, status: int = 200) -> Response:
+    return json_answer(wire.Task.of(view, sign), headers=poll_headers(view), status=status)
+
+
+def video_answer(view: TaskView, sign: wire.Sign) -> Response:
+    return json_answer(wire.Video.of(view, sign), headers=poll_headers(view))
+
+
+def json_answer(body: wire.Wire, *, headers: dict[str, str] | None = None, status: int = 200) -> Response:
+    return Response(body.json_bytes(), status_code=status, headers=headers, media_type="application/json")

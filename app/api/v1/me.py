@@ -1,0 +1,216 @@
+"""The caller's own account: credits, the ledger line by line, and what was used; for spreadsheets too."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from app.accounts.keys import key_public_id
+from app.api.deps import AccountPrincipal, ServicesDep
+from app.api.openapi import errors
+from app.api.v1 import wire
+from app.api.v1.answers import json_answer
+from app.credits.statements import Entry, UsageRow, ledger_csv, usage_csv
+from app.errors import DatabaseUnavailable, InvalidParameter, ScopeMissing
+from app.requests import Operation
+from app.values import utcnow
+
+router = APIRouter(prefix="/v1/me", tags=["Account"])
+
+USAGE_DAYS = 30
+MAX_USAGE_DAYS = 3700
+CSV: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {"schema": {"type": "string"}}}}}
+READ_ERRORS = errors(InvalidParameter, ScopeMissing, DatabaseUnavailable)
+
+
+class Key(wire.Wire):
+    id: str
+    name: str
+    last4: str
+    scopes: list[str]
+    models: list[str] | None
+    expires_at: int | None
+    budget: int | None
+    budget_period: str
+    spent: int
+
+
+class Me(wire.Wire):
+    id: str
+    email: str
+    name: str
+    credits: int
+    held: int
+    key: Key
+
+
+class LedgerEntry(wire.Wire):
+    seq: int
+    kind: str
+    amount: int
+    balance: int
+    task_id: str | None
+    model: str | None
+    type: str | None
+    key_id: str | None
+    reference: str | None
+    note: str | None
+    created_at: int
+
+    @classmethod
+    def of(cls, entry: Entry) -> LedgerEntry:
+        return cls(
+            seq=entry.seq,
+            kind=entry.kind,
+            amount=entry.amount,
+            balance=entry.balance,
+            task_id=entry.task_id,
+            model=entry.model,
+            type=None if entry.operation is None else Operation(entry.operation).task_type,
+            key_id=None if entry.key_id is None else key_public_id(entry.key_id),
+            reference=entry.reference,
+            note=entry.note,
+            created_at=wire.unix(entry.created_at),
+        )
+
+
+class LedgerReply(wire.Wire):
+    """Lines never change; `balance` is the account's after each."""
+
+    object: Literal["list"] = "list"
+    data: list[LedgerEntry]
+    has_more: bool
+    last_seq: int | None
+
+
+class UsageEntry(wire.Wire):
+    group: str
+    tasks: int
+    credits: int
+
+
+class UsageReply(wire.Wire):
+    object: Literal["list"] = "list"
+    by: str
+    data: list[UsageEntry]
+    credits: int
+
+
+@router.get(
+    "",
+    summary="Read the account",
+    description="`credits` is what can be spent now; `held` is what running tasks have put aside.",
+    response_model=Me,
+    responses=READ_ERRORS,
+    operation_id="get_me",
+)
+async def get_me(principal: AccountPrincipal, services: ServicesDep) -> Response:
+    account = await services.accounts.get(principal.account_id)
+    key = await services.keys.get(principal.key_id)
+    return json_answer(
+        Me(
+            id=account.public_id,
+            email=account.email,
+            name=account.name,
+            credits=account.credits,
+            held=account.held,
+            key=Key(
+                id=key.public_id,
+                name=key.name,
+                last4=key.last4,
+                scopes=list(key.scopes),
+                models=None if key.models is None else list(key.models),
+                expires_at=wire.find_unix(key.expires_at),
+                budget=key.budget,
+                budget_period=key.period,
+                spent=key.spent,
+            ),
+        )
+    )
+
+
+@router.get(
+    "/ledger",
+    summary="Read the ledger",
+    description="Newest first, with the running balance. Send `last_seq` as `after` for older lines. "
+    "`Accept: text/csv` gives a spreadsheet.",
+    response_model=LedgerReply,
+    responses=CSV | READ_ERRORS,
+    operation_id="get_ledger",
+)
+async def get_ledger(
+    request: Request,
+    principal: AccountPrincipal,
+    services: ServicesDep,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    after: Annotated[int | None, Query(ge=1, le=2**62, description="Lines older than this `seq`.")] = None,
+) -> Response:
+    page = await services.statements.ledger(principal.account_id, limit=limit, after=after)
+    if _wants_csv(request):
+        return _csv(ledger_csv(page.entries), "ledger.csv")
+    return json_answer(
+        LedgerReply(
+            data=[LedgerEntry.of(entry) for entry in page.entries],
+            has_more=page.has_more,
+            last_seq=page.entries[-1].seq if page.entries else None,
+        )
+    )
+
+
+@router.get(
+    "/usage",
+    summary="Read the usage",
+    description="Credits spent per day (UTC), model or key, refunds taken off. `from` and `to` are dates or times; a "
+    f"date as `to` is included. Default: the last {USAGE_DAYS} days. `Accept: text/csv` gives a spreadsheet.",
+    response_model=UsageReply,
+    responses=CSV | READ_ERRORS,
+    operation_id="get_usage",
+)
+async def get_usage(
+    request: Request,
+    principal: AccountPrincipal,
+    services: ServicesDep,
+    since: Annotated[str | None, Query(alias="from", examples=["2026-11-01"])] = None,
+    until: Annotated[str | None, Query(alias="to", examples=["2026-11-30"])] = None,
+    by: Literal["day", "model", "key"] = "day",
+) -> Response:
+    end = _moment(until, param="to", whole_day=True) or utcnow() + timedelta(seconds=1)
+    start = _moment(since, param="from", whole_day=False) or end - timedelta(days=USAGE_DAYS)
+    rows = await services.statements.usage(principal.account_id, start=start, end=end, by=by)
+    if _wants_csv(request):
+        return _csv(usage_csv(rows, by), "usage.csv")
+    return json_answer(UsageReply(by=by, data=[_usage(row) for row in rows], credits=sum(row.credits for row in rows)))
+
+
+def _usage(row: UsageRow) -> UsageEntry:
+    return UsageEntry(group=row.group, tasks=row.tasks, credits=row.credits)
+
+
+def _moment(text: str | None, *, param: str, whole_day: bool) -> datetime | None:
+    """Read a date, a time (UTC unless it says otherwise) or Unix seconds. Raises: InvalidParameter."""
+    if text is None:
+        return None
+    try:
+        if len(text) == len("2026-11-24") and text[4] == "-":
+            day = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
+            return day + timedelta(days=1) if whole_day else day
+        if text.isascii() and text.isdigit():
+            return datetime.fromtimestamp(int(text), UTC)
+        moment = datetime.fromisoformat(text)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError, OSError):
+        raise InvalidParameter(
+            f"'{param}' must be a date such as 2026-11-24, a time such as 2026-11-24T08:00:00Z, or Unix seconds.", param=param
+        ) from None
+
+
+def _wants_csv(request: Request) -> bool:
+    return "text/csv" in request.headers.get("accept", "").lower()
+
+
+def _csv(text: str, filename: str) -> Response:
+    headers = {"content-disposition": f'attachment; filename="{filename}"', "cache-control": "no-store"}
+    return Response(text, media_type="text/csv", headers=headers)

@@ -1,0 +1,223 @@
+"""Moves credits: each method is one call into the functions of ``migrations/sql/``, and nothing else moves them.
+
+Leases, claims and attempts are ``app.tasks.lifecycle``'s; what the customer reads is ``app.credits.statements``'s.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app import db
+from app.errors import (
+    AccountSuspended,
+    InsufficientCredits,
+    InvalidApiKey,
+    InvalidRequest,
+    KeyBudgetExhausted,
+    TooManyTasks,
+)
+from app.values import Credits
+
+UNIQUE_VIOLATION = "23505"
+MAX_AMOUNT = 2**53
+"""Above this JSON numbers lose their last digits; no account needs more."""
+
+
+NOTHING = Credits(0)
+
+
+class ReferenceConflict(InvalidRequest):
+    """The reference was used before, for another amount or account; or a refund is above its capture."""
+
+    reason = "invalid_parameter"
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    credits: Credits
+    """Spendable now."""
+    held: Credits
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """A task to be accepted, with the most it can cost."""
+
+    task_id: UUID
+    key_id: int
+    kind: str
+    model: str
+    pool: str
+    hold: Credits
+    deadline: datetime
+    request: Mapping[str, Any]
+    inputs: Sequence[Mapping[str, Any]]
+    """Rows for ``mg_put_files``; the bytes lie in the storage already."""
+
+    def arguments(self) -> tuple[Any, ...]:
+        return (
+            self.task_id, self.key_id, self.kind, self.model, self.pool, _whole(self.hold), self.deadline,
+            json.dumps(self.request), json.dumps(list(self.inputs)),
+        )  # fmt: skip
+
+
+class Ledger:
+    """The customer's credits. Every method is one transaction, repeated safely when the connection dies."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def accept(self, promise: Promise) -> None:
+        """Create the queued task and put its worst-case price aside.
+
+        Raises: InsufficientCredits, KeyBudgetExhausted, TooManyTasks, InvalidApiKey (revoked by now), AccountSuspended.
+        """
+        await self._promise(
+            "SELECT mg_accept($1, $2, $3, $4, $5, $6, $7, $8::text::jsonb, $9::text::jsonb)", promise, ()
+        )
+
+    async def begin(self, promise: Promise, *, provider: str, owner: str, lease_s: float) -> int:
+        """Accept the task and claim it for this process, with its first attempt row. Returns the lease token.
+
+        Raises: as `accept`.
+        """
+        await self._promise(
+            "SELECT mg_begin($1, $2, $3, $4, $5, $6, $7, $8::text::jsonb, $9::text::jsonb, $10, $11, $12)",
+            promise,
+            (provider, owner, lease_s),
+        )
+        return 1
+
+    async def _promise(self, sql: str, promise: Promise, more: tuple[Any, ...]) -> None:
+        tries = 0
+
+        async def work() -> None:
+            nonlocal tries
+            tries += 1
+            try:
+                await db.once(self._engine, sql, promise.arguments() + more)
+            except IntegrityError as error:
+                if tries > 1 and db.sqlstate_of(error) == UNIQUE_VIOLATION:
+                    return  # the first COMMIT went through although its answer was lost
+                raise
+
+        with money_errors(needed=promise.hold):
+            await db.retried(work)
+
+    async def finish(
+        self,
+        task_id: UUID,
+        token: int,
+        *,
+        charge: Credits,
+        files: Sequence[Mapping[str, Any]],
+        result: Mapping[str, Any],
+    ) -> bool:
+        """Record the result and capture ``charge``; the rest of the hold is released.
+
+        Returns False when the lease is gone or the task was settled: the caller removes its files.
+        """
+        arguments = (task_id, token, _whole(charge), json.dumps(list(files)), json.dumps(result))
+        return await self._settled("SELECT mg_finish($1, $2, $3, $4::text::jsonb, $5::text::jsonb) AS ok", arguments)
+
+    async def fail(
+        self,
+        task_id: UUID,
+        token: int | None,
+        *,
+        reason: str,
+        message: str,
+        attempt: str | None = None,
+        attempt_error: str | None = None,
+    ) -> bool:
+        """Record why the task failed and release the whole hold. Returns False when somebody else settled it.
+
+        ``attempt`` is what became of the open attempt where that is known: ``refused`` or ``failed``.
+        """
+        return await self._settled(
+            "SELECT mg_fail($1, $2, $3, $4, $5, $6) AS ok", (task_id, token, reason, message, attempt, attempt_error)
+        )
+
+    async def cancel(self, task_id: UUID, token: int | None, *, charge: Credits = NOTHING) -> bool:
+        """Settle as cancelled. Returns False when the lease moved on, or somebody else settled it."""
+        return await self._settled(
+            "SELECT mg_settle($1, $2, 'cancelled', $3, 'task_cancelled') AS ok", (task_id, token, _whole(charge))
+        )
+
+    async def _settled(self, sql: str, arguments: tuple[Any, ...]) -> bool:
+        async def work() -> bool:
+            rows = await db.once(self._engine, sql, arguments)
+            return bool(rows[0]["ok"])
+
+        return await db.retried(work)
+
+    async def top_up(self, account_id: int, amount: Credits, *, ref: str, actor: str, kind: str = "topup") -> int:
+        """Add bought (``topup``) or given (``grant``) credits; the same ``ref`` adds once. Returns the ledger row's id.
+
+        Raises: ReferenceConflict.
+        """
+        return await self._post(account_id, kind, "topup" if kind == "topup" else "promo", amount, ref, actor)
+
+    async def adjust(self, account_id: int, amount: Credits, *, ref: str, actor: str) -> int:
+        """Correct the balance by ``amount``, either way; never below what is held. Raises: InsufficientCredits."""
+        return await self._post(account_id, "adjust", "adjust", amount, ref, actor)
+
+    async def _post(self, account_id: int, kind: str, contra: str, amount: int, ref: str, actor: str) -> int:
+        async def work() -> int:
+            rows = await db.once(
+                self._engine,
+                "SELECT mg_post($1, $2, $3, $4, $5, $6) AS id",
+                (account_id, kind, contra, _whole(amount), ref, actor),
+            )
+            return int(rows[0]["id"])
+
+        with money_errors(needed=Credits(abs(amount))):
+            return await db.retried(work)
+
+    async def balance(self, account_id: int) -> Balance:
+        """Return what the account can spend, and what its running tasks hold."""
+        rows = await db.once(
+            self._engine, "SELECT posted - held AS credits, held FROM accounts WHERE id = $1", (account_id,)
+        )
+        return Balance(Credits(rows[0]["credits"]), Credits(rows[0]["held"]))
+
+
+@contextmanager
+def money_errors(*, needed: Credits) -> Iterator[None]:
+    """Turn the money functions' error codes into the errors a client may see."""
+    try:
+        yield
+    except DBAPIError as error:
+        match db.sqlstate_of(error):
+            case "MG401":
+                raise InvalidApiKey from error
+            case "MG402":
+                raise InsufficientCredits(needed=needed) from error
+            case "MG403":
+                raise KeyBudgetExhausted from error
+            case "MG409":
+                raise ReferenceConflict(
+                    "This reference was used before with another amount or account, or the refund is above the capture.",
+                    param="ref",
+                ) from error
+            case "MG411":
+                raise AccountSuspended from error
+            case "MG429":
+                raise TooManyTasks from error
+        raise
+
+
+def _whole(amount: int) -> int:
+    """Refuse what would be truncated or overflow silently on its way to the database."""
+    if type(amount) is not int or abs(amount) > MAX_AMOUNT:
+        raise TypeError(f"credits are whole numbers up to {MAX_AMOUNT}, not {amount!r}")
+    return amount

@@ -1,0 +1,179 @@
+"""Makes images while the caller waits. The work belongs to this process, not to the caller's connection: once it is
+paid for it goes on, is stored and can be fetched by its id."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from app.accounts.keys import Principal
+from app.errors import InternalError, Overloaded, SyncWaitExceeded
+from app.generation.advance import Advancer
+from app.generation.prepare import Prepared, Preparer
+from app.generation.promise import Promiser
+from app.intake import Intake
+from app.queue import ArqQueue
+from app.requests import Operation
+from app.settings import Settings
+from app.tasks.lifecycle import Claimed, Lifecycle
+from app.tasks.queries import TaskQueries, TaskView
+from app.tasks.waiting import Waiters
+from app.upstreams.protocols import PartialSink
+from app.values import task_public_id
+
+MAX_WAITERS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """An interim image. The file lives until the next event is asked for."""
+
+    index: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    view: TaskView
+
+
+class Images:
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        preparer: Preparer,
+        promiser: Promiser,
+        lifecycle: Lifecycle,
+        advancer: Advancer,
+        queries: TaskQueries,
+        waiters: Waiters,
+        queue: ArqQueue,
+    ) -> None:
+        self._settings = settings
+        self._preparer = preparer
+        self._promiser = promiser
+        self._lifecycle = lifecycle
+        self._advancer = advancer
+        self._queries = queries
+        self._waiters = waiters
+        self._queue = queue
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def run(self, principal: Principal, intake: Intake, *, operation: Operation) -> TaskView:
+        """Make one image and return its finished task.
+
+        Raises: what `Preparer.prepare` and `Ledger.begin` raise; the task's own error, with its id; SyncWaitExceeded,
+        while the task goes on.
+        """
+        task_id, work = await self._start(principal, intake, operation, on_partial=None)
+        return await self._finished(task_id, work)
+
+    async def accept(self, principal: Principal, intake: Intake, *, operation: Operation) -> TaskView:
+        """Promise one image, leave it to the workers, and return its queued task."""
+        prepared = await self._preparer.prepare(principal, intake, operation)
+        task_id = await self._promiser.accept(principal, prepared)
+        await self._queue.enqueue(task_id)
+        return await self._get(task_id)
+
+    async def events(
+        self, principal: Principal, intake: Intake, *, operation: Operation
+    ) -> AsyncIterator[Partial | Completed]:
+        """Yield interim images, then the finished task. What is wrong with the request is raised by the first step."""
+        partials: asyncio.Queue[Partial] = asyncio.Queue()
+
+        async def on_partial(index: int, path: Path) -> None:
+            # The step's folder may be gone when the caller gets round to it; its own name keeps the bytes.
+            kept = intake.spool / f"partial-{index}"
+            await asyncio.to_thread(_link, path, kept)
+            partials.put_nowait(Partial(index, kept))
+
+        task_id, work = await self._start(principal, intake, operation, on_partial=on_partial)
+        end = asyncio.ensure_future(self._finished(task_id, work))
+        try:
+            while True:
+                next_partial = asyncio.ensure_future(partials.get())
+                await asyncio.wait({next_partial, end}, return_when=asyncio.FIRST_COMPLETED)
+                if next_partial.done():
+                    yield next_partial.result()
+                    continue
+                next_partial.cancel()
+                yield Completed(await end)
+                return
+        finally:
+            end.cancel()
+
+    async def _start(
+        self, principal: Principal, intake: Intake, operation: Operation, on_partial: PartialSink | None
+    ) -> tuple[UUID, asyncio.Task[None]]:
+        if len(self._running) >= MAX_WAITERS:
+            raise Overloaded("Too many images are being made just now. Try again.", retry_after_s=2)
+        prepared = await self._preparer.prepare(principal, intake, operation)
+        # From the promise on nothing may be cut off by a caller who hangs up: both run in tasks of their own.
+        return await asyncio.shield(asyncio.ensure_future(self._begin(principal, prepared, on_partial)))
+
+    async def _begin(
+        self, principal: Principal, prepared: Prepared, on_partial: PartialSink | None
+    ) -> tuple[UUID, asyncio.Task[None]]:
+        claimed = await self._promiser.begin(principal, prepared)
+        work = asyncio.create_task(self._to_the_end(claimed, on_partial))
+        self._running.add(work)
+        work.add_done_callback(self._running.discard)
+        return claimed.id, work
+
+    async def _to_the_end(self, claimed: Claimed, on_partial: PartialSink | None) -> None:
+        """Take step after step in this process, until the task has ended or belongs to another one."""
+        wait_s = await self._advancer.carry(claimed, is_fresh=True, on_partial=on_partial)
+        while wait_s is not None:
+            await asyncio.sleep(wait_s)
+            found = await self._advancer.claim(claimed.id, only=True)
+            if found is None:
+                if await self._lifecycle.find_due(claimed.id) is None:
+                    return
+                wait_s = self._settings.sweep_s  # another process works on it, or its pool is full
+                continue
+            task, is_fresh = found
+            wait_s = await self._advancer.carry(task, is_fresh=is_fresh, on_partial=on_partial)
+
+    async def _finished(self, task_id: UUID, work: asyncio.Task[None]) -> TaskView:
+        """Wait for the end, wherever the work is done. Raises: the task's error, SyncWaitExceeded."""
+        ended = asyncio.ensure_future(self._waiters.wait(task_id, self._settings.sync_wait_max_s))
+        try:
+            await asyncio.wait({work, ended}, return_when=asyncio.FIRST_COMPLETED)
+            view = await self._get(task_id)
+            if not view.is_final:  # the step left it to its lease, or to another process
+                await ended
+                view = await self._get(task_id)
+        finally:
+            ended.cancel()
+        if not view.is_final:
+            raise SyncWaitExceeded(
+                f"The image is not ready after {self._settings.sync_wait_max_s:.0f} s. The task goes on: "
+                f"GET /v1/images/{view.public_id}.",
+                task_id=view.public_id,
+            )
+        if view.error is not None:
+            raise view.error
+        return view
+
+    async def _get(self, task_id: UUID) -> TaskView:
+        view = await self._queries.find(task_id)
+        if view is None:
+            raise InternalError(f"The task {task_public_id(task_id)} has no row.")
+        return view
+
+    async def drain(self, timeout_s: float) -> int:
+        """At shutdown: wait for the images being made. Returns how many were left."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=timeout_s)
+        for work in self._running:
+            work.cancel()
+        return len(self._running)
+
+
+def _link(source: Path, kept: Path) -> None:
+    kept.unlink(missing_ok=True)
+    kept.hardlink_to(source)

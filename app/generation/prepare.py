@@ -1,0 +1,181 @@
+"""Judges a request before anything is promised: fields, references, files, price. Nothing here costs a credit.
+
+The order is from cheap to dear: the fields first, then fetching, then looking into the files, then the price.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from app.accounts.keys import Principal
+from app.catalog.load import Catalog
+from app.catalog.model import Choice, Model
+from app.catalog.pricing import Quote
+from app.catalog.spec import Route
+from app.errors import ModelNotAllowed, PriceAboveMax, ProviderUnavailable
+from app.fetch.client import SafeFetcher
+from app.intake import Intake, MediaRef, Upload
+from app.media.checks import Checker
+from app.requests import MediaFile, Operation
+from app.settings import Settings
+from app.upstreams.registry import Registry, pool_name
+
+IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp"})
+VIDEO_TYPES = frozenset({"video/mp4", "video/quicktime", "video/webm", "video/x-matroska"})
+AUDIO_TYPES = frozenset({"audio/wav", "audio/x-wav", "audio/mpeg", "audio/mp3", "audio/mp4"})
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request that may be promised: it is valid, its files are ours, its price is known."""
+
+    model: Model
+    choice: Choice
+    quote: Quote
+    inputs: tuple[MediaFile, ...]
+    route: Route
+    provider: str
+
+    @property
+    def pool(self) -> str:
+        return pool_name(self.route.upstream, self.route.model)
+
+    def as_request(self, *, source: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return what the task row remembers: enough for any worker to do the work, and to bill it."""
+        return {
+            "operation": self.choice.operation.value,
+            "prompt": self.choice.prompt,
+            "params": self.choice.params,
+            "quote": self.quote.frozen(),
+            "warnings": list(self.choice.warnings),
+            "metadata": self.choice.options.metadata,
+            **({"source": dict(source), "source_task": source["task"]} if source else {}),
+        }
+
+
+class Preparer:
+    """Turns an `Intake` into a `Prepared`. Holds no state of its own."""
+
+    def __init__(
+        self, *, settings: Settings, catalog: Catalog, registry: Registry, fetcher: SafeFetcher, checker: Checker
+    ) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._registry = registry
+        self._fetcher = fetcher
+        self._checker = checker
+
+    async def prepare(
+        self,
+        principal: Principal,
+        intake: Intake,
+        operation: Operation,
+        *,
+        defaults: Mapping[str, Any] | None = None,
+        upstream: str | None = None,
+    ) -> Prepared:
+        """Judge everything and return what may be promised.
+
+        ``operation`` is the endpoint's (an input may make it an edit); ``defaults`` stand in for the model's own, such
+        as those of a remix's source; ``upstream`` pins the route.
+        Raises: any error of the 400 family, ModelNotFound, ModelNotAllowed, ProviderUnavailable.
+        """
+        model = self._catalog.pick(intake.fields, operation)
+        if not principal.may_use(model.id):
+            raise ModelNotAllowed(f"This API key may not use the model '{model.id}'.", param="model")
+        choice = model.choose(intake.fields, operation=operation, defaults=defaults)
+        inputs = await self._inputs(principal, choice, intake.spool)
+        sized = next((file for file in inputs if file.width and file.height), None)
+        shape = (sized.width, sized.height) if sized else (None, None)
+        params = model.with_input_shape(choice.params, *shape)
+        quote = model.quote(choice, input_seconds=_input_seconds(model, choice, inputs))
+        if choice.operation is Operation.VIDEO_EDIT:
+            params["duration"] = quote.quantity
+        limit = choice.options.max_credits
+        if limit is not None and quote.credits > limit:
+            raise PriceAboveMax(credits=quote.credits, max_credits=limit)
+        if choice.options.partial_images:
+            params["partial_images"] = choice.options.partial_images
+        route = self._route(model, choice.operation, upstream)
+        provider = self._registry.upstream(route.upstream).provider
+        return Prepared(model, replace(choice, params=params), quote, inputs, route, provider)
+
+    def _route(self, model: Model, operation: Operation, upstream: str | None) -> Route:
+        for route in model.routes_for(operation):
+            able = self._registry.provider_of(route.upstream).capabilities.operations
+            if operation in able and upstream in (None, route.upstream):
+                return route
+        raise ProviderUnavailable(f"No upstream serves '{model.id}' for this just now. Try later.", retry_after_s=30)
+
+    async def _inputs(self, principal: Principal, choice: Choice, spool: Path) -> tuple[MediaFile, ...]:
+        wanted = [(field, ref, index) for field, refs in choice.media.items() for index, ref in enumerate(refs)]
+        media = [file for file in await _all(self._one(principal, choice, f, ref, i, spool) for f, ref, i in wanted)]
+        mask = next((file for file in media if file.field == "mask"), None)
+        if mask is not None:
+            first = next(file for file in media if file.field == "image_urls")
+            await self._checker.check_mask(
+                mask.path,
+                param="mask",
+                size=(first.width or 0, first.height or 0),
+                max_bytes=self._settings.mask_bytes,
+            )
+        return tuple(media)
+
+    async def _one(
+        self, principal: Principal, choice: Choice, field: str, ref: MediaRef, index: int, spool: Path
+    ) -> MediaFile:
+        family = _family(field)
+        param = choice.given.get(field, field)
+        if isinstance(ref, Upload):
+            path, size, digest = ref.path, ref.size_bytes, ref.sha256
+        else:
+            limits = {
+                "image": (self._settings.fetch_image_bytes, IMAGE_TYPES),
+                "video": (self._settings.fetch_video_bytes, VIDEO_TYPES),
+                "audio": (self._settings.fetch_audio_bytes, AUDIO_TYPES),
+            }
+            max_bytes, types = limits[family]
+            fetched = await self._fetcher.fetch(
+                ref,
+                spool / f"fetched-{field}-{index}",
+                param=param,
+                max_bytes=max_bytes,
+                allowed_types=types,
+                owner=principal.account_id,
+            )
+            path, size, digest = fetched.path, fetched.size_bytes, fetched.sha256
+        if family == "image":
+            image = await self._checker.check_image(path, param=param)
+            return MediaFile(path, image.mime, size, digest, field, image.width, image.height)
+        if family == "audio":
+            audio = await self._checker.probe_audio(path, param=param)
+            return MediaFile(path, audio.mime, size, digest, field, duration_s=audio.duration_s)
+        video = await self._checker.probe_video(path, param=param)
+        return MediaFile(path, video.mime, size, digest, field, video.width, video.height, video.duration_s)
+
+
+async def _all(coroutines: Any) -> list[MediaFile]:
+    """Run side by side; the first failure cancels the others and is raised as it is."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _family(field: str) -> str:
+    if field.startswith("video"):
+        return "video"
+    return "audio" if field.startswith("audio") else "image"
+
+
+def _input_seconds(model: Model, choice: Choice, inputs: tuple[MediaFile, ...]) -> float | None:
+    """Seconds of video that came along and are billed: the source of an edit, or all references together."""
+    if not model.needs_input_seconds(choice):
+        return None
+    return sum(file.duration_s or 0.0 for file in inputs if _family(file.field) == "video")

@@ -1,0 +1,131 @@
+"""What an owner, or an operator, may do with a task: read, wait, list, cancel, delete, fetch its files."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+from app.accounts.keys import Principal
+from app.credits.ledger import Ledger
+from app.errors import InvalidParameter, ResultExpired, TaskNotFound, TaskNotReady
+from app.generation.advance import Advancer
+from app.generation.retention import Retention
+from app.queue import ArqQueue
+from app.tasks.lifecycle import Lifecycle
+from app.tasks.queries import StoredFile, TaskFilter, TaskPage, TaskQueries, TaskView
+from app.tasks.waiting import Waiters
+from app.values import find_task_id
+
+WATCH_S = 1.0
+ROLES = {"image": "result", "video": "result", "thumbnail": "thumbnail", "gif": "gif"}
+
+
+class Tasks:
+    def __init__(
+        self,
+        *,
+        queries: TaskQueries,
+        lifecycle: Lifecycle,
+        ledger: Ledger,
+        waiters: Waiters,
+        queue: ArqQueue,
+        advancer: Advancer,
+        retention: Retention,
+    ) -> None:
+        self._queries = queries
+        self._lifecycle = lifecycle
+        self._ledger = ledger
+        self._waiters = waiters
+        self._queue = queue
+        self._advancer = advancer
+        self._retention = retention
+
+    async def get(self, principal: Principal, public_id: str) -> TaskView:
+        """Return the caller's task. Raises: TaskNotFound (unknown, deleted, or another account's)."""
+        return await self._get(public_id, account_id=principal.account_id)
+
+    async def _get(self, public_id: str, *, account_id: int | None) -> TaskView:
+        task_id = find_task_id(public_id)
+        view = await self._queries.find(task_id, account_id=account_id) if task_id else None
+        if view is None or (view.deleted_at is not None and account_id is not None):
+            raise TaskNotFound(public_id)
+        return view
+
+    async def wait(self, principal: Principal, public_id: str, seconds: float) -> TaskView:
+        """Return the task as soon as it has ended, or as it stands after ``seconds``. Raises: TaskNotFound."""
+        view = await self.get(principal, public_id)
+        if not view.is_final and seconds > 0:
+            await self._waiters.wait(view.id, seconds)
+            view = await self.get(principal, public_id)
+        return view
+
+    async def changes(self, principal: Principal, public_id: str) -> AsyncIterator[TaskView]:
+        """Yield the task now and after each visible change, until it has ended. Raises: TaskNotFound."""
+        view = await self.get(principal, public_id)
+        yield view
+        while not view.is_final:
+            await self._waiters.wait(view.id, WATCH_S)
+            newer = await self.get(principal, public_id)
+            if (newer.public_status, newer.progress) != (view.public_status, view.progress):
+                yield newer
+            view = newer
+
+    async def page(self, principal: Principal, wanted: TaskFilter, *, after: str | None) -> TaskPage:
+        """Return one page of the caller's tasks. Raises: InvalidParameter when ``after`` is not one of them."""
+        cursor: UUID | None = None
+        if after is not None:
+            try:
+                cursor = (await self._get(after, account_id=principal.account_id)).id
+            except TaskNotFound:
+                raise InvalidParameter("'after' must be the id of a task in this list.", param="after") from None
+        return await self._queries.page(
+            TaskFilter(wanted.statuses, wanted.model, wanted.operations, cursor, wanted.limit, wanted.ascending),
+            account_id=principal.account_id,
+        )
+
+    async def cancel(self, principal: Principal, public_id: str) -> TaskView:
+        """Cancel: free while queued, best effort once an upstream has it, nothing at the end. Raises: TaskNotFound."""
+        return await self._cancel(await self.get(principal, public_id))
+
+    async def cancel_any(self, public_id: str) -> TaskView:
+        """As `cancel`, for an operator: any account's task. Raises: TaskNotFound."""
+        return await self._cancel(await self._get(public_id, account_id=None))
+
+    async def _cancel(self, view: TaskView) -> TaskView:
+        if view.is_final:
+            return view
+        # The token read together with 'queued' proves that nobody has claimed it since.
+        if view.status == "queued" and await self._ledger.cancel(view.id, view.lease_token):
+            await self._advancer.announce(view.id)
+        elif await self._lifecycle.request_cancel(view.id):
+            await self._queue.enqueue(view.id)
+        newer = await self._queries.find(view.id)
+        return newer or view
+
+    async def delete(self, principal: Principal, public_id: str) -> TaskView:
+        """Cancel it if it runs, remove its files, hide it. The ledger keeps its rows. Raises: TaskNotFound."""
+        view = await self._cancel(await self.get(principal, public_id))
+        await self._lifecycle.mark_deleted(view.id)
+        await self._retention.remove_files_of(view.id)
+        return view
+
+    async def file(self, principal: Principal | None, public_id: str, kind: str) -> StoredFile:
+        """Return the file behind ``/api/jobs/{id}/{kind}``; no principal means that the link's signature was checked.
+
+        Raises: TaskNotFound (no such task, or no such file in it), TaskNotReady, ResultExpired, the task's own error.
+        """
+        view = await self._get(public_id, account_id=principal.account_id if principal else None)
+        if view.deleted_at is not None:
+            raise ResultExpired
+        if kind not in ROLES or (kind in ("image", "video") and kind != view.operation.kind):
+            raise TaskNotFound(public_id)
+        if not view.is_final:
+            raise TaskNotReady("The task is not finished yet.", retry_after_s=2)
+        if view.error is not None:
+            raise view.error
+        found = view.find_file(ROLES[kind])
+        if found is None:
+            raise TaskNotFound(public_id)
+        if found.state != "ready":
+            raise ResultExpired
+        return found

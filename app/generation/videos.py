@@ -1,0 +1,98 @@
+"""Takes video requests: judged, promised, handed to the workers. Nothing here waits for an upstream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.accounts.keys import Principal
+from app.errors import InvalidParameter, ResultExpired, TaskNotFound, TaskNotReady
+from app.generation.prepare import Prepared, Preparer
+from app.generation.promise import Promiser
+from app.intake import Intake
+from app.queue import ArqQueue
+from app.requests import Operation
+from app.tasks.queries import TaskQueries, TaskView
+from app.values import find_task_id
+
+
+class Videos:
+    def __init__(self, *, preparer: Preparer, promiser: Promiser, queries: TaskQueries, queue: ArqQueue) -> None:
+        self._preparer = preparer
+        self._promiser = promiser
+        self._queries = queries
+        self._queue = queue
+
+    async def submit(self, principal: Principal, intake: Intake) -> TaskView:
+        """Promise one video and return its queued task at once.
+
+        Raises: any error of the 400 family, ModelNotFound, InsufficientCredits and the other refusals of the ledger.
+        """
+        prepared = await self._preparer.prepare(principal, intake, Operation.VIDEO_GENERATE)
+        return await self._accept(principal, prepared)
+
+    async def remix(self, principal: Principal, public_id: str, intake: Intake) -> TaskView:
+        """Extend a finished video of the caller's, at the provider and account that made it.
+
+        Raises: TaskNotFound, TaskNotReady, InvalidParameter, ResultExpired; and as `submit`.
+        """
+        source = await self.source_of(principal, public_id, intake)
+        prepared = await self.prepare_remix(principal, source, intake)
+        return await self._accept(principal, prepared, source=_source(source))
+
+    async def _accept(
+        self, principal: Principal, prepared: Prepared, *, source: Mapping[str, Any] | None = None
+    ) -> TaskView:
+        task_id = await self._promiser.accept(principal, prepared, source=source)
+        await self._queue.enqueue(task_id)
+        view = await self._queries.find(task_id)
+        if view is None:
+            raise LookupError(f"accepted task {task_id} has no row")
+        return view
+
+    async def prepare_remix(self, principal: Principal, source: TaskView, intake: Intake) -> Prepared:
+        """Judge a remix: what the caller leaves open is as in the source. Raises: as `remix`."""
+        params = source.request["params"]
+        return await self._preparer.prepare(
+            principal,
+            Intake({**intake.fields, "model": source.model}, intake.spool),
+            Operation.VIDEO_REMIX,
+            defaults={"resolution": params["resolution"], "ratio": params["ratio"]},
+            upstream=source.pool.split("/", 1)[0],
+        )
+
+    async def source_of(self, principal: Principal, public_id: str, intake: Intake) -> TaskView:
+        """Return the task a remix would go on from. Raises: as `remix`."""
+        task_id = find_task_id(public_id)
+        source = await self._queries.find(task_id, account_id=principal.account_id) if task_id else None
+        if source is None or source.deleted_at is not None:
+            raise TaskNotFound(public_id)
+        if source.operation.kind != "video":
+            raise InvalidParameter("Only a video can be remixed; this task made an image.", param="id")
+        wanted = intake.fields.get("model")
+        if wanted is not None and wanted != source.model:
+            raise InvalidParameter(
+                f"'model' must be the source's, '{source.model}', or absent; got {str(wanted)[:64]!r}.", param="model"
+            )
+        if not source.is_final:
+            raise TaskNotReady("The source video is not finished yet.", param="id", retry_after_s=5)
+        if source.status != "succeeded":
+            raise InvalidParameter("The source video was not made: only a completed one can be remixed.", param="id")
+        return source
+
+
+def _source(view: TaskView) -> Mapping[str, Any]:
+    video = view.find_file("result")
+    if video is None or video.state != "ready":
+        raise ResultExpired
+    return {
+        "task": view.public_id,
+        "upstream_id": view.upstream_id,
+        "storage_key": video.storage_key,
+        "mime": video.mime,
+        "bytes": video.size_bytes,
+        "sha256": video.sha256.hex(),
+        "width": video.width,
+        "height": video.height,
+        "duration_ms": video.duration_ms,
+    }

@@ -1,0 +1,67 @@
+"""The API process: services, middleware, error handlers and routers, put together. Nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+import structlog
+from fastapi import FastAPI
+
+from app.api import docs, errors, openapi, ops
+from app.api.middleware import RequestShell
+from app.api.v1 import files, images, me, models, quote, tasks, videos
+from app.migrate import head_revision
+from app.settings import Settings, load_settings
+from app.wiring import open_services
+
+log = structlog.get_logger()
+
+ROUTERS = (
+    images.router,
+    videos.router,
+    tasks.router,
+    files.router,
+    models.router,
+    quote.router,
+    me.router,
+    ops.router,
+    docs.router,
+)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Build the application. Services open with its lifespan and close with it.
+
+    Raises: SettingsError.
+    """
+    chosen = settings or load_settings()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_services(chosen) as services:
+            app.state.services = services
+            app.state.head_revision = await asyncio.to_thread(head_revision)
+            services.start_listening()
+            log.info("api.ready", url=chosen.base_url)
+            yield
+            left = await services.images.drain(chosen.shutdown_wait_s)
+            log.info("api.stopped", unfinished_images=left)
+
+    app = FastAPI(
+        title="Mediagate",
+        version=version("mediagate"),
+        lifespan=lifespan,
+        redirect_slashes=False,  # a trailing slash would be a 307
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+    )
+    errors.install(app)
+    openapi.install(app)
+    app.add_middleware(RequestShell, settings=chosen)  # added last: the outermost
+    for router in ROUTERS:
+        app.include_router(router)
+    return app

@@ -1,0 +1,64 @@
+"""Keeps the leases of the steps that run in this process, and stops a step whose lease is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import structlog
+
+from app.db import is_transient
+from app.errors import DatabaseUnavailable
+from app.tasks.lifecycle import Claimed, LeaseLost, Lifecycle
+
+log = structlog.get_logger()
+
+
+class Leases:
+    """One heartbeat statement for all steps of the process. `run` must be going while steps are held."""
+
+    def __init__(self, lifecycle: Lifecycle, *, heartbeat_s: float) -> None:
+        self._lifecycle = lifecycle
+        self._heartbeat_s = heartbeat_s
+        self._held: dict[UUID, tuple[int, asyncio.Task[object]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @asynccontextmanager
+    async def held(self, task: Claimed) -> AsyncIterator[None]:
+        """Keep the lease for the block. The block is cancelled, and LeaseLost raised, when it is lost."""
+        current = asyncio.current_task()
+        assert current is not None  # noqa: S101 - a coroutine always runs in a task
+        self._held[task.id] = (task.token, current)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if task.id in self._held:
+                raise  # not ours: somebody cancels the step itself
+            current.uncancel()
+            raise LeaseLost(str(task.id)) from None
+        finally:
+            self._held.pop(task.id, None)
+
+    async def run(self) -> None:
+        """Beat until cancelled. A database that is away for a moment costs a beat, not the leases."""
+        while True:
+            await asyncio.sleep(self._heartbeat_s)
+            held = {task_id: token for task_id, (token, _) in self._held.items()}
+            if not held:
+                continue
+            try:
+                kept = await self._lifecycle.keep(held)
+            except Exception as error:
+                if not (is_transient(error) or isinstance(error, DatabaseUnavailable)):
+                    raise
+                log.warning("lease.beat_missed", error=type(error).__name__, held=len(held))
+                continue
+            for task_id in held.keys() - kept:
+                found = self._held.get(task_id)
+                if found is not None and found[0] == held[task_id]:
+                    del self._held[task_id]
+                    found[1].cancel()

@@ -1,0 +1,283 @@
+"""Moves a task through its states under a lease: claim, submit, accept, poll, store. Money moves elsewhere.
+
+Every write after a claim carries the lease token in its WHERE; a write that finds nothing raises LeaseLost, and the
+step stops: somebody else works on the task, or it is settled. The legal moves are the rows of ``task_transitions``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app import db
+from app.tasks.queries import _json
+
+
+class Status(StrEnum):
+    QUEUED = "queued"
+    SUBMITTING = "submitting"
+    UNCERTAIN = "uncertain"
+    RUNNING = "running"
+    STORING = "storing"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class LeaseLost(Exception):
+    """The task is settled, or another worker's: this step writes nothing more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A task this process holds the lease of."""
+
+    id: UUID
+    account_id: int
+    token: int
+    status: Status
+    pool: str
+    attempt_no: int
+    upstream_id: str | None
+    request: Mapping[str, Any]
+    claims: int
+    """Claims since the last progress: many mean poison."""
+    age_s: float
+    is_overdue: bool
+    """Past its deadline by the database's clock."""
+    cancel_requested: bool
+
+    @property
+    def client_token(self) -> str:
+        return f"{self.id}:{self.attempt_no}"
+
+    @property
+    def upstream(self) -> str:
+        return self.pool.split("/", 1)[0]
+
+    @property
+    def upstream_model(self) -> str:
+        return self.pool.split("/", 1)[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A task that wants a step now."""
+
+    id: UUID
+    status: Status
+    pool: str
+
+
+_RETURNING = """id, account_id, lease_token, status, pool, attempt_no, upstream_id, request, claims,
+ extract(epoch FROM clock_timestamp() - created_at)::float8 AS age_s, deadline_at <= clock_timestamp() AS is_overdue,
+ cancel_requested_at IS NOT NULL AS cancel_requested"""
+
+
+class Lifecycle:
+    """One process's hand on the tasks table. ``owner`` names the process in the lease."""
+
+    def __init__(self, engine: AsyncEngine, *, owner: str, lease_s: float) -> None:
+        self._engine = engine
+        self.owner = owner
+        self.lease_s = lease_s
+
+    async def claim_queued(
+        self, pool: str, *, provider: str, slots: int, deadline_s: float, only: UUID | None = None
+    ) -> Claimed | None:
+        """Claim the best-ranked queued task of the pool (or ``only`` it) and write its attempt row, in one transaction.
+
+        ``slots`` is how many tasks of this pool may be with the upstream at once. Returns None when there is nothing to
+        do, or no free slot. The attempt is committed before anything is sent.
+        """
+        rows = await db.once(
+            self._engine,
+            f"""WITH c AS (SELECT id FROM tasks WHERE status = 'queued' AND pool = $1 AND wake_at <= now()
+                 AND deadline_at > now() AND ($2::uuid IS NULL OR id = $2)
+                 AND (SELECT count(*) FROM tasks WHERE pool = $1 AND settled_at IS NULL
+                      AND status IN ('submitting', 'uncertain', 'running')) < $3
+                 ORDER BY rank LIMIT 1 FOR UPDATE SKIP LOCKED),
+               u AS (UPDATE tasks t SET status = 'submitting', lease_owner = $4, lease_token = t.lease_token + 1,
+                 claims = t.claims + 1, attempt_no = t.attempt_no + 1, started_at = coalesce(t.started_at, now()),
+                 wake_at = now() + $5 * interval '1 second', deadline_at = now() + $6 * interval '1 second'
+                 FROM c WHERE t.id = c.id RETURNING t.*),
+               a AS (INSERT INTO task_attempts (task_id, attempt_no, provider, client_token)
+                 SELECT id, attempt_no, $7, id || ':' || attempt_no FROM u)
+               SELECT {_RETURNING} FROM u""",  # noqa: S608 - fixed columns
+            (pool, only, slots, self.owner, self.lease_s, deadline_s, provider),
+        )
+        return _claimed(rows[0]) if rows else None
+
+    async def claim_due(self, task_id: UUID) -> Claimed | None:
+        """Claim a task that is past `queued` and due: for its next poll, or because its worker died."""
+        rows = await db.once(
+            self._engine,
+            f"""UPDATE tasks SET lease_owner = $2, lease_token = lease_token + 1, claims = claims + 1,
+              wake_at = now() + $3 * interval '1 second'
+             WHERE id = $1 AND settled_at IS NULL AND status <> 'queued' AND wake_at <= now() RETURNING {_RETURNING}""",  # noqa: S608
+            (task_id, self.owner, self.lease_s),
+        )
+        return _claimed(rows[0]) if rows else None
+
+    async def claim_expired(self, task_id: UUID) -> Claimed | None:
+        """Claim a queued task that no upstream took before its deadline, to fail it."""
+        rows = await db.once(
+            self._engine,
+            f"""UPDATE tasks SET lease_owner = $2, lease_token = lease_token + 1
+             WHERE id = $1 AND status = 'queued' AND deadline_at <= now() RETURNING {_RETURNING}""",  # noqa: S608
+            (task_id, self.owner),
+        )
+        return _claimed(rows[0]) if rows else None
+
+    async def keep(self, held: Mapping[UUID, int]) -> set[UUID]:
+        """Extend the leases ``{task: token}``; returns those that are still ours."""
+        rows = await db.once(
+            self._engine,
+            """UPDATE tasks t SET wake_at = now() + $3 * interval '1 second'
+              FROM unnest($1::uuid[], $2::bigint[]) h(id, tok)
+             WHERE t.id = h.id AND t.lease_token = h.tok AND t.settled_at IS NULL RETURNING t.id""",
+            (list(held), list(held.values()), self.lease_s),
+        )
+        return {UUID(str(row["id"])) for row in rows}
+
+    async def accepted(self, task: Claimed, *, upstream_id: str, wake_s: float, deadline_s: float) -> None:
+        """The upstream took it: record its handle. The lease ends; the next step is due in ``wake_s``."""
+        await self._move(
+            task,
+            """status = 'running', upstream_id = $3, claims = 0, lease_owner = NULL,
+               wake_at = now() + $4 * interval '1 second', deadline_at = now() + $5 * interval '1 second'""",
+            (upstream_id, wake_s, deadline_s),
+            attempt="state = 'accepted', upstream_id = $3",
+        )
+
+    async def refused(
+        self, task: Claimed, *, error: str, http_status: int | None, wake_s: float, queue_s: float
+    ) -> None:
+        """Certainly not accepted: back to the queue, until ``queue_s`` after the task was created."""
+        await self._move(
+            task,
+            """status = 'queued', lease_owner = NULL, claims = 0, deadline_at = created_at + $5 * interval '1 second',
+               wake_at = least(now() + $4 * interval '1 second', created_at + $5 * interval '1 second')""",
+            (error, wake_s, queue_s, http_status),
+            attempt="state = 'refused', error = $3, http_status = $6, resolved_at = now()",
+        )
+
+    async def uncertain(self, task: Claimed, *, error: str, http_status: int | None, wake_s: float) -> None:
+        """Sent, outcome unknown. The lease ends; the task is looked into again in ``wake_s``."""
+        await self._move(
+            task,
+            "status = 'uncertain', lease_owner = NULL, wake_at = now() + $4 * interval '1 second'",
+            (error, wake_s, http_status),
+            attempt="state = 'uncertain', error = $3, http_status = $5",
+        )
+
+    async def progressed(self, task: Claimed, *, percent: int | None, wake_s: float) -> None:
+        """Still running: note the percentage (it never goes back) and when to ask again. The lease ends."""
+        await self._move(
+            task,
+            """claims = 0, lease_owner = NULL, progress = greatest(progress, least(coalesce($3::int, 0), 99)),
+               wake_at = now() + $4 * interval '1 second'""",
+            (percent, wake_s),
+        )
+
+    async def storing(self, task: Claimed) -> None:
+        """The upstream is done. The lease goes on: the same step fetches the result."""
+        await self._move(task, "status = 'storing', claims = 0, progress = greatest(progress, 99)", ())
+
+    async def release(self, task: Claimed, *, wake_s: float) -> None:
+        """Give the lease back without progress; the task is due again in ``wake_s``."""
+        await self._move(task, "lease_owner = NULL, wake_at = now() + $3 * interval '1 second'", (wake_s,))
+
+    async def _move(
+        self, task: Claimed, changes: str, arguments: tuple[Any, ...], *, attempt: str | None = None
+    ) -> None:
+        """Change the leased row, and its open attempt, in one transaction. Raises: LeaseLost."""
+        attempts = (
+            f""", a AS (UPDATE task_attempts x SET {attempt} FROM t WHERE x.task_id = t.id
+             AND x.attempt_no = t.attempt_no)"""  # noqa: S608 - our own words
+            if attempt
+            else ""
+        )
+        sql = f"""WITH t AS (UPDATE tasks SET {changes} WHERE id = $1 AND lease_token = $2 AND settled_at IS NULL
+             RETURNING id, attempt_no){attempts} SELECT id FROM t"""  # noqa: S608
+        if not await db.once(self._engine, sql, (task.id, task.token, *arguments)):
+            raise LeaseLost(str(task.id))
+
+    async def request_cancel(self, task_id: UUID) -> bool:
+        """Ask whoever works on the task to stop, and make it due now if nobody does. False: it has ended."""
+        rows = await db.once(
+            self._engine,
+            """UPDATE tasks SET cancel_requested_at = coalesce(cancel_requested_at, now()),
+              wake_at = CASE WHEN lease_owner IS NULL THEN now() ELSE wake_at END
+             WHERE id = $1 AND settled_at IS NULL RETURNING id""",
+            (task_id,),
+        )
+        return bool(rows)
+
+    async def mark_deleted(self, task_id: UUID) -> None:
+        """Hide the task from its owner; its row stays for the books."""
+        await db.once(
+            self._engine, "UPDATE tasks SET deleted_at = coalesce(deleted_at, now()) WHERE id = $1", (task_id,)
+        )
+
+    async def find_due(self, task_id: UUID) -> Due | None:
+        """Return where an open task stands, or None when it has ended."""
+        rows = await db.once(
+            self._engine, "SELECT id, status, pool FROM tasks WHERE id = $1 AND settled_at IS NULL", (task_id,)
+        )
+        return _due(rows[0]) if rows else None
+
+    async def overdue(self, *, grace_s: float, limit: int = 200) -> list[Due]:
+        """Return open tasks whose step should have begun ``grace_s`` ago: their message was lost, or their worker."""
+        rows = await db.once(
+            self._engine,
+            """SELECT id, status, pool FROM tasks WHERE settled_at IS NULL
+               AND wake_at <= now() - $1 * interval '1 second' ORDER BY wake_at LIMIT $2""",
+            (grace_s, limit),
+        )
+        return [_due(row) for row in rows]
+
+    async def next_queued(self, pool: str) -> UUID | None:
+        """Return the task that is next in line in this pool, or None."""
+        rows = await db.once(
+            self._engine,
+            "SELECT id FROM tasks WHERE status = 'queued' AND pool = $1 AND wake_at <= now() ORDER BY rank LIMIT 1",
+            (pool,),
+        )
+        return UUID(str(rows[0]["id"])) if rows else None
+
+    async def hand_back(self) -> int:
+        """At shutdown: make everything this process still holds due at once. Returns how many."""
+        rows = await db.once(
+            self._engine,
+            """UPDATE tasks SET lease_owner = NULL, lease_token = lease_token + 1, wake_at = now()
+             WHERE lease_owner = $1 AND settled_at IS NULL RETURNING id""",
+            (self.owner,),
+        )
+        return len(rows)
+
+
+def _due(row: Mapping[str, Any]) -> Due:
+    return Due(UUID(str(row["id"])), Status(row["status"]), row["pool"])
+
+
+def _claimed(row: Mapping[str, Any]) -> Claimed:
+    return Claimed(
+        id=UUID(str(row["id"])),
+        account_id=row["account_id"],
+        token=row["lease_token"],
+        status=Status(row["status"]),
+        pool=row["pool"],
+        attempt_no=row["attempt_no"],
+        upstream_id=row["upstream_id"],
+        request=_json(row["request"]),
+        claims=row["claims"],
+        age_s=row["age_s"],
+        is_overdue=row["is_overdue"],
+        cancel_requested=row["cancel_requested"],
+    )

@@ -1,0 +1,243 @@
+"""Builds every long-lived object from the settings, once: for the API, the worker and the command line alike."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from arq.connections import ArqRedis
+from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.accounts.keys import Keys
+from app.accounts.users import Accounts
+from app.catalog.load import Catalog, load_catalog
+from app.credits.audit import Audit
+from app.credits.ledger import Ledger
+from app.credits.statements import Statements
+from app.db import make_engine
+from app.fetch.client import SafeFetcher
+from app.generation.advance import Advancer
+from app.generation.deliver import Delivery
+from app.generation.images import Images
+from app.generation.prepare import Preparer
+from app.generation.promise import Promiser
+from app.generation.quotes import Quotes
+from app.generation.retention import Retention
+from app.generation.tasks import Tasks
+from app.generation.videos import Videos
+from app.media.checks import Checker, open_pool
+from app.queue import ArqQueue, make_redis
+from app.settings import Settings, SettingsError, find_secret
+from app.storage.base import BlobStore
+from app.storage.links import Links
+from app.storage.local import LocalStore
+from app.tasks.leases import Leases
+from app.tasks.lifecycle import Lifecycle
+from app.tasks.queries import TaskQueries
+from app.tasks.waiting import Waiters
+from app.upstreams.protocols import Provider, Upstream
+from app.upstreams.registry import Registry, discover
+from app.values import new_id
+
+log = structlog.get_logger()
+CHECKERS = max(1, (os.cpu_count() or 2) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What a process is made of."""
+
+    settings: Settings
+    engine: AsyncEngine
+    redis: ArqRedis
+    catalog: Catalog
+    registry: Registry
+    storage: BlobStore
+    links: Links
+    checker: Checker
+    fetcher: SafeFetcher
+    keys: Keys
+    accounts: Accounts
+    ledger: Ledger
+    statements: Statements
+    audit: Audit
+    queries: TaskQueries
+    lifecycle: Lifecycle
+    leases: Leases
+    waiters: Waiters
+    queue: ArqQueue
+    advancer: Advancer
+    retention: Retention
+    images: Images
+    videos: Videos
+    tasks: Tasks
+    quotes: Quotes
+    background: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def start(self, *loops: Coroutine[Any, Any, None]) -> None:
+        """Run loops until the services close. A loop that ends by an error is logged: it should never end."""
+        for loop in loops:
+            task = asyncio.create_task(loop)
+            self.background.add(task)
+            task.add_done_callback(_report)
+
+    def start_listening(self) -> None:
+        """Start what every process that takes steps, or waits for them, needs: heartbeats and the ear."""
+        self.start(self.leases.run(), self.waiters.run(), self.keys.keep_flushing())
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.critical("background.died", loop=str(task.get_coro()), exc_info=task.exception())
+
+
+@asynccontextmanager
+async def open_services(
+    settings: Settings, *, providers: Mapping[str, Provider] | None = None
+) -> AsyncIterator[Services]:
+    """Build the services and close them in reverse order. ``providers`` stand in for those that are installed.
+
+    Raises: SettingsError, CatalogError. Neither the database nor Redis is asked for anything yet.
+    """
+    if settings.database_url is None or settings.redis_url is None:
+        raise SettingsError(
+            "MEDIAGATE_DATABASE_URL and MEDIAGATE_REDIS_URL are not set, and no gateway runs on "
+            f"{settings.data}. Start one with 'python3 dev.py up'."
+        )
+    providers = discover() if providers is None else providers
+    catalog = load_catalog(
+        settings.config_dir, providers={name: provider.capabilities for name, provider in providers.items()}
+    )
+    registry = Registry(
+        providers,
+        [_upstream(spec, settings) for spec in catalog.upstreams.values()],
+        {spec.name: spec.concurrency for spec in catalog.upstreams.values()},
+    )
+    for folder in (settings.storage_dir, settings.spool_dir, settings.work_dir):
+        folder.mkdir(parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        engine = make_engine(
+            settings.database_url.get_secret_value(),
+            pool_size=settings.database_pool,
+            wait_s=settings.database_wait_s,
+        )
+        stack.push_async_callback(engine.dispose)
+        redis = make_redis(settings.redis_url.get_secret_value())
+        stack.push_async_callback(redis.aclose, close_connection_pool=True)
+        stack.push_async_callback(registry.close)
+        pool = open_pool(CHECKERS)
+        stack.push_async_callback(pool.close)
+        fetcher = SafeFetcher(settings)
+        stack.push_async_callback(fetcher.close)
+        services = _assemble(settings, engine, redis, catalog, registry, Checker(pool), fetcher)
+        stack.push_async_callback(_cancel, services.background)
+        yield services
+
+
+def _assemble(
+    settings: Settings,
+    engine: AsyncEngine,
+    redis: ArqRedis,
+    catalog: Catalog,
+    registry: Registry,
+    checker: Checker,
+    fetcher: SafeFetcher,
+) -> Services:
+    owner = f"{socket.gethostname()}:{os.getpid()}:{new_id().hex[-8:]}"
+    storage = LocalStore(settings.storage_dir)
+    queries = TaskQueries(engine)
+    lifecycle = Lifecycle(engine, owner=owner, lease_s=settings.lease_s)
+    leases = Leases(lifecycle, heartbeat_s=settings.heartbeat_s)
+    ledger = Ledger(engine)
+    queue = ArqQueue(redis)
+    waiters = Waiters(redis, queries)
+    retention = Retention(settings=settings, engine=engine, storage=storage)
+    advancer = Advancer(
+        settings=settings,
+        lifecycle=lifecycle,
+        leases=leases,
+        ledger=ledger,
+        queries=queries,
+        registry=registry,
+        storage=storage,
+        delivery=Delivery(settings=settings, storage=storage, checker=checker, ledger=ledger),
+        queue=queue,
+        waiters=waiters,
+    )
+    preparer = Preparer(settings=settings, catalog=catalog, registry=registry, fetcher=fetcher, checker=checker)
+    promiser = Promiser(settings=settings, ledger=ledger, lifecycle=lifecycle, storage=storage)
+    videos = Videos(preparer=preparer, promiser=promiser, queries=queries, queue=queue)
+    return Services(
+        settings=settings,
+        engine=engine,
+        redis=redis,
+        catalog=catalog,
+        registry=registry,
+        storage=storage,
+        links=Links(_secret(settings.link_secret), settings.base_url),
+        checker=checker,
+        fetcher=fetcher,
+        keys=Keys(engine, _secret(settings.key_pepper), cache_s=settings.key_cache_s),
+        accounts=Accounts(engine),
+        ledger=ledger,
+        statements=Statements(engine),
+        audit=Audit(engine),
+        queries=queries,
+        lifecycle=lifecycle,
+        leases=leases,
+        waiters=waiters,
+        queue=queue,
+        advancer=advancer,
+        retention=retention,
+        images=Images(
+            settings=settings,
+            preparer=preparer,
+            promiser=promiser,
+            lifecycle=lifecycle,
+            advancer=advancer,
+            queries=queries,
+            waiters=waiters,
+            queue=queue,
+        ),
+        videos=videos,
+        tasks=Tasks(
+            queries=queries,
+            lifecycle=lifecycle,
+            ledger=ledger,
+            waiters=waiters,
+            queue=queue,
+            advancer=advancer,
+            retention=retention,
+        ),
+        quotes=Quotes(preparer=preparer, videos=videos),
+    )
+
+
+def _upstream(spec: Any, settings: Settings) -> Upstream:
+    return Upstream(
+        name=spec.name,
+        provider=spec.provider,
+        base_url=spec.base_url,
+        secret=find_secret(spec.secret_env) if spec.secret_env else None,
+        options=spec.options,
+        work_dir=settings.work_dir / spec.name,
+    )
+
+
+def _secret(value: SecretStr | None) -> SecretStr:
+    if value is None:
+        raise SettingsError("MEDIAGATE_KEY_PEPPER and MEDIAGATE_LINK_SECRET must be set.")
+    return value
+
+
+async def _cancel(background: set[asyncio.Task[None]]) -> None:
+    for task in background:
+        task.cancel()
+    await asyncio.gather(*background, return_exceptions=True)

@@ -1,0 +1,12 @@
+"""What every test shares: the real servers, and one event loop."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest_plugins = ["tests.plugins.servers"]
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": True}
