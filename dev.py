@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ def test_processes() -> int:
     return min(cores, MOST_TEST_PROCESSES)
 
 
-def without_settings(env: "os._Environ[str]") -> dict[str, str]:
+def without_settings(env: Mapping[str, str]) -> dict[str, str]:
     """A developer's own settings are not the tests'."""
     return {name: value for name, value in env.items() if not name.startswith("MEDIAGATE_")}
 

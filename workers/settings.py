@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Mapping
 
 import structlog
 from arq.worker import Function, Worker, func
@@ -11,6 +12,7 @@ from redis.exceptions import RedisError
 
 from app.queue import ADVANCE_JOB, QUEUE_NAME, deserialize_job, make_redis, serialize_job
 from app.settings import Settings, load_settings
+from app.upstreams.protocols import Provider
 from app.wiring import Services, open_services
 from workers.jobs import Sweep, advance_task, keep_house
 
@@ -28,9 +30,9 @@ def functions() -> list[Function]:
     return [func(advance_task, name=ADVANCE_JOB, keep_result=0, max_tries=1, timeout=JOB_TIMEOUT_S)]
 
 
-async def work(settings: Settings, stop: asyncio.Event) -> None:
+async def work(settings: Settings, stop: asyncio.Event, *, providers: Mapping[str, Provider] | None = None) -> None:
     """Run one worker until ``stop`` is set; then finish the steps that run, and hand back the rest."""
-    async with open_services(settings) as services:
+    async with open_services(settings, providers=providers) as services:
         services.start_listening()
         sweep = Sweep(services)
         services.start(sweep.run(), keep_house(services))

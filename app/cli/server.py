@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import ExitStack
 from importlib import import_module
 
 import click
@@ -110,9 +111,12 @@ def _listen(host: str, port: int) -> socket.socket:
     """Raises: Refused, when somebody else listens there."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        with ExitStack() as stack:
+            listener = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)  # who comes while the app starts waits, instead of being refused
+            stack.pop_all()  # it is good: it stays open
     except OSError as error:
         raise Refused(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
     return listener

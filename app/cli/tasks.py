@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from app.catalog import Catalog
+    from app.catalog.load import Catalog
     from app.settings import Settings
     from app.tasks.queries import TaskView
     from app.wiring import Services
@@ -165,7 +165,7 @@ def check(as_json: bool) -> None:
 
 def open_catalog(settings: Settings) -> Catalog:
     """Load the catalogue. Raises: CatalogError, naming file and line."""
-    from app.catalog import load_catalog
+    from app.catalog.load import load_catalog
     from app.upstreams.registry import discover
 
     providers = {name: provider.capabilities for name, provider in discover().items()}

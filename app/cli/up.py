@@ -83,7 +83,7 @@ def _run(settings: Settings, started_at: float) -> None:
             for program in _programs(settings, stream):
                 if not supervisor.must_stop:
                     supervisor.start(program)
-            if supervisor.wait_until(lambda: _is_ready(settings), timeout_s=READY_TIMEOUT_S):
+            if supervisor.wait_until(lambda: is_ready(settings), timeout_s=READY_TIMEOUT_S):
                 say(f"Ready after {monotonic() - started_at:.1f} s.")
                 stream.write(_welcome(settings, credentials))
             supervisor.watch(until=lambda: stream.is_broken)
@@ -177,7 +177,8 @@ def _programs(settings: Settings, stream: LogStream) -> Iterator[Program]:
         yield Program(name, [command, name], env=env, stop_s=stop_s, sink=stream.sink(name))
 
 
-def _is_ready(settings: Settings) -> bool:
+def is_ready(settings: Settings) -> bool:
+    """Whether the API on the settings' port answers, and has its database."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - compared, not bound
     connection = http.client.HTTPConnection(host, settings.port, timeout=2)
     try:

@@ -199,7 +199,7 @@ class EmbeddedPostgres(Server):
             "listen_addresses": "",
             "unix_socket_directories": str(self._sockets),
             "unix_socket_permissions": "0700",
-            "log_min_messages": "warning",
+            "log_min_messages": "fatal",  # what a statement did wrong, its caller says
             "log_checkpoints": "off",
             "timezone": "UTC",
             "log_timezone": "UTC",

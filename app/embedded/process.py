@@ -234,11 +234,6 @@ class Server:
             self._end()
             raise ServerFailed(f"{self.title} did not answer within {timeout_s:.0f} s: {self.last_lines()}")
 
-    def signal_stop(self) -> None:
-        """Ask it to stop, and do not wait."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(self.stop_steps[0][0])
-
     def stop(self) -> None:
         """Stop the server and wait for its end; harder signals follow when it does not obey. Safe to call twice."""
         self._end()

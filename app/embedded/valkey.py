@@ -13,6 +13,7 @@ from app.embedded.process import LineSink, Server, ServerFailed, end_leftovers, 
 
 START_TIMEOUT_S = 30
 MAX_MEMORY = "256mb"
+ADVICE = "vm.overcommit_memory"  # for machines that snapshot gigabytes; we write an append-only file of a few
 
 
 class EmbeddedValkey(Server):
@@ -25,7 +26,7 @@ class EmbeddedValkey(Server):
         self, folder: Path, *, program: ValkeyProgram | None = None, databases: int = 16, sink: LineSink | None = None
     ) -> None:
         """``program``: by default the wheel's, else the machine's."""
-        super().__init__(sink=sink)
+        super().__init__(sink=None if sink is None else lambda line: None if ADVICE in line else sink(line))
         self.folder = folder.absolute()
         self._program = program
         self._databases = databases

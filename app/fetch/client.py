@@ -217,8 +217,9 @@ class SafeFetcher:
             raise Unreachable("content encoding")
         if (response.content_length or 0) > max_bytes:
             raise _too_large(max_bytes)
+        file = out.open("xb", buffering=_WRITE_BYTES)
         try:
-            with out.open("xb", buffering=_WRITE_BYTES) as file:
+            with file:
                 return await self._copy(response, file, out, max_bytes, allowed_types)
         except BaseException:
             out.unlink(missing_ok=True)  # noqa: ASYNC240 - must happen even while this is being cancelled

@@ -61,7 +61,7 @@ class Rules:
     """``host:port`` that may be reached whatever its address and port; the only way to a private one."""
     refuse_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     refuse_hosts: frozenset[str] = frozenset()
-    """``host:port`` of our own."""
+    """Our own host, on any port."""
 
     @classmethod
     def of(
@@ -74,14 +74,13 @@ class Rules:
         own_url: str | None,
     ) -> Rules:
         """Build from settings. Raises: ValueError for what is no network."""
-        own = urlsplit(own_url or "")
-        own_port = own.port or DEFAULT_PORTS.get(own.scheme, 0)
+        own_host = urlsplit(own_url or "").hostname
         return cls(
             ports=frozenset(ports),
             allow_http=allow_http,
             allow_hosts=frozenset(host.lower() for host in allow_hosts),
             refuse_networks=tuple(ip_network(network) for network in refuse_networks),
-            refuse_hosts=frozenset({f"{own.hostname}:{own_port}"} if own.hostname else ()),
+            refuse_hosts=frozenset({own_host} if own_host else ()),
         )
 
 
@@ -128,7 +127,7 @@ def judge_url(url: str, rules: Rules) -> Target:
     if not is_allow_listed:
         if port not in rules.ports:
             raise Refused("port")
-        if name in rules.refuse_hosts:
+        if host in rules.refuse_hosts:
             raise Refused("our own host")
     authority = shown_host if port == DEFAULT_PORTS[scheme] else name
     path, query = _ascii(parts.path) or "/", _ascii(parts.query)

@@ -58,7 +58,9 @@ def save(
         flat = flatten(image) if image.mode not in ("RGB", "L", "CMYK") else image
         flat.save(out, "JPEG", quality=90 if quality is None else quality, icc_profile=icc_profile)
     elif format == "webp":
-        plain = image if image.mode in ("RGB", "RGBA") else image.convert("RGBA" if image.has_transparency_data else "RGB")
+        plain = (
+            image if image.mode in ("RGB", "RGBA") else image.convert("RGBA" if image.has_transparency_data else "RGB")
+        )
         quality = 90 if quality is None else quality
         plain.save(out, "WEBP", quality=quality, method=WEBP_METHOD, icc_profile=icc_profile)
     else:
@@ -91,7 +93,8 @@ def _open(path: Path) -> Image.Image:
     if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
         image.close()
         raise Refused(
-            f"is {width}x{height} pixels; at most {MAX_PIXELS // 1_000_000} megapixels and {MAX_SIDE:,} on a side are allowed"
+            f"is {width}x{height} pixels; at most {MAX_PIXELS // 1_000_000} megapixels "
+            f"and {MAX_SIDE:,} on a side are allowed"
         )
     # A JPEG with further pictures behind the first (MPO: phones put depth and gain maps there) is one image to us.
     if frames != 1 and kind != "JPEG":

@@ -144,6 +144,9 @@ class _Child:
 
     def __init__(self, process: Process, stderr: IO[bytes]) -> None:
         self.process = process
+        # Pipes, because start() asks for them.
+        self._stdin: asyncio.StreamWriter = process.stdin  # type: ignore[assignment]
+        self._stdout: asyncio.StreamReader = process.stdout  # type: ignore[assignment]
         self.calls = 0
         self.is_ending = False
         self._reading = asyncio.Lock()
@@ -171,13 +174,12 @@ class _Child:
 
     async def ask(self, op: str, args: dict[str, Any]) -> dict[str, Any] | None:
         """Send one call and read its answer; None when the child went away."""
-        assert self.process.stdin is not None and self.process.stdout is not None  # noqa: S101 - for the type checker
         self.calls += 1
         try:
-            self.process.stdin.write(json.dumps({"op": op, "args": args}).encode() + b"\n")
-            await self.process.stdin.drain()
+            self._stdin.write(json.dumps({"op": op, "args": args}).encode() + b"\n")
+            await self._stdin.drain()
             async with self._reading:
-                line = await self.process.stdout.readline()
+                line = await self._stdout.readline()
         except ConnectionError:
             return None
         if not line.endswith(b"\n"):
@@ -187,8 +189,7 @@ class _Child:
 
     async def end(self) -> None:
         """Wait until the child has left and its pipes are closed, helping it after two seconds."""
-        assert self.process.stdin is not None and self.process.stdout is not None  # noqa: S101 - for the type checker
-        self.process.stdin.close()
+        self._stdin.close()
         try:
             async with asyncio.timeout(CLOSE_WAIT_S):
                 await self.process.wait()
@@ -198,7 +199,7 @@ class _Child:
         finally:
             self._stderr.close()
         async with self._reading:
-            await self.process.stdout.read()
+            await self._stdout.read()
 
     def last_words(self) -> str:
         if self._stderr.closed:

@@ -102,7 +102,9 @@ def _open(file: Any, kind: str) -> InputContainer:
     formats = {"WAV": "wav", "MP3": "mp3", "WebM": "matroska", "MKV": "matroska"}
     only = {"format_whitelist": formats.get(kind, "mov"), "protocol_whitelist": "none"}
     try:
-        container: InputContainer = av.open(file, mode="r", options=only, container_options=only, metadata_errors="ignore")
+        container: InputContainer = av.open(
+            file, mode="r", options=only, container_options=only, metadata_errors="ignore"
+        )
     except (av.FFmpegError, ValueError) as error:
         raise Refused(f"begins like {kind} but cannot be read: damaged or cut off ({_words(error)})") from None
     for stream in container.streams:

@@ -1,5 +1,6 @@
 """Files under keys: adopted whole, safe to repeat, and never outside of the store's folder."""
 
+# ruff: noqa: ASYNC240 - the files of a test are small
 from __future__ import annotations
 
 import errno

@@ -1,4 +1,4 @@
-"""The drawing child: ``python -m app.providers.demo.child``. It draws only while it holds one of the machine's slots."""
+"""The drawing child: ``python -m app.providers.demo.child``. It draws only while it holds one of the slots."""
 
 from __future__ import annotations
 
@@ -67,8 +67,6 @@ def film(job: str, slots: str, slot_count: int) -> dict[str, Any]:
                 return {}
         work.finish()
     return {}
-
-
 
 
 if __name__ == "__main__":

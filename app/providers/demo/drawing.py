@@ -95,7 +95,7 @@ def wrap(text: str, face: ImageFont.FreeTypeFont, width: int) -> list[str]:
             while length > width and len(word) > 1:  # longer than a whole line
                 cut = max(1, int(len(word) * width / length))
                 lines.append(word[:cut])
-                word = word[cut:]  # noqa: PLW2901 - the rest of it
+                word = word[cut:]
                 length = _length(word, face)
             line, used = line + word, used + length
         lines.append(line.rstrip())

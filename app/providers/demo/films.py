@@ -56,7 +56,7 @@ class _Made:
 def render(job: Path, request: dict[str, Any], heartbeat: Heartbeat) -> None:
     """Write ``result.mp4``, ``thumbnail.webp`` and, where asked, ``result.gif`` into the job's folder."""
     size = request["width"], request["height"]
-    film, frames = _film(job, request, size)
+    film, kept, frames = _film(job, request, size)
     sound = _sound(job, request, frames) if request["sound"] else None
     overlays = _overlays(job, request, size)
     made = _Made(gif=request["gif"])
@@ -66,9 +66,10 @@ def render(job: Path, request: dict[str, Any], heartbeat: Heartbeat) -> None:
         video = _video_stream(container, size)
         audio = _audio_stream(container) if sound is not None else None
         for number, planes in enumerate(itertools.islice(_held(film), frames)):
-            for overlay in overlays:
-                overlay.lay_on(planes)
-            _progress_bar(planes, number + 1, frames)
+            if number >= kept:
+                for overlay in overlays:
+                    overlay.lay_on(planes)
+                _progress_bar(planes, number + 1, frames)
             frame = planes.frame()
             frame.pts, frame.time_base = number, Fraction(1, FPS)
             made.see(number, frame)
@@ -89,24 +90,29 @@ def render(job: Path, request: dict[str, Any], heartbeat: Heartbeat) -> None:
     part.replace(job / "result.mp4")
 
 
-def _film(job: Path, request: dict[str, Any], size: tuple[int, int]) -> tuple[Film, int]:
-    """Return the pictures without decoration, and how many frames to take of them."""
+def _film(job: Path, request: dict[str, Any], size: tuple[int, int]) -> tuple[Film, int, int]:
+    """Return the pictures without decoration, how many of them stay so, and how many to take."""
     frames = (request["short"] or request["seconds"]) * FPS
     source = job / request["source"] if request["source"] else None
     if request["operation"] == "video.edit" and source is not None:
-        return (planes.tint(*TINT) for planes in sources.frames(source, size)), frames
+        return (planes.tint(*TINT) for planes in sources.frames(source, size)), 0, frames
     if request["operation"] == "video.remix" and source is not None:
         added = _pan(_canvas(sources.last_picture(source), size), size, frames)
         if request["raw"]:
-            return added, frames
+            return added, 0, frames
         before = _source_frames(request, source)
-        return itertools.chain(itertools.islice(_held(sources.frames(source, size)), before), added), before + frames
+        film = itertools.chain(itertools.islice(_held(sources.frames(source, size)), before), added)
+        return film, before, before + frames
     if request["first_frame"] is not None:
         first = _canvas(_picture(job / request["first_frame"]), size)
-        last = Planes.of_image(drawing.cover(_picture(job / request["last_frame"]), size)) if request["last_frame"] else None
-        return _pan(first, size, frames, last), frames
+        last = (
+            Planes.of_image(drawing.cover(_picture(job / request["last_frame"]), size))
+            if request["last_frame"]
+            else None
+        )
+        return _pan(first, size, frames, last), 0, frames
     wide = size[0] + even(size[0] / PAN_PART), size[1]
-    return _pan(Planes.of_image(drawing.gradient(request["prompt"], request["seed"], wide)), size, frames), frames
+    return _pan(Planes.of_image(drawing.gradient(request["prompt"], request["seed"], wide)), size, frames), 0, frames
 
 
 def _source_frames(request: dict[str, Any], source: Path) -> int:
@@ -152,7 +158,8 @@ def _overlays(job: Path, request: dict[str, Any], size: tuple[int, int]) -> list
     bar = _bar_height(height)
     panel = drawing.caption(request["prompt"], (width * 9 // 10, height // 3), min(size) // 16)
     low = even(height - bar - height / 30) - (panel.height if panel is not None else 0)
-    layers = [] if panel is None else [Overlay(panel, ((width - panel.width) // 2, low))]
+    top = even(height / 30) if request["source"] else low  # a film of ours has its own caption below
+    layers = [] if panel is None else [Overlay(panel, ((width - panel.width) // 2, top))]
     insets = [_picture(job / name) for name in request["images"]]
     insets += [sources.first_picture(job / name) for name in request["videos"]]
     strip = drawing.inset_strip(insets, (width * 9 // 10, height // 3))

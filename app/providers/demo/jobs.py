@@ -1,15 +1,15 @@
 """The demo upstream's memory: a folder per client token that outlives the processes, and slots for the cores.
 
-    <work_dir>/jobs/<hash of the token>/
-        request.json   what was accepted; written last, in one step: a job without it was never accepted
-        input-*        links to, or copies of, the request's files
-        sends          one line per accepted submit of this token
-        renders        one line per beginning of the work
-        lock           flock'd by the child that works on it: the kernel lets go when the child dies, however it dies
-        progress       percent
-        result.* thumbnail.webp done | error | cancelled
-    <work_dir>/busy/   attempts of tasks whose prompt says [[busy=N]]
-    <work_dir>/slots/  one flock'd file per core that may draw, and the mark of images that wait
+<work_dir>/jobs/<hash of the token>/
+    request.json   what was accepted; written last, in one step: a job without it was never accepted
+    input-*        links to, or copies of, the request's files
+    sends          one line per accepted submit of this token
+    renders        one line per beginning of the work
+    lock           flock'd by the child that works on it: the kernel lets go when the child dies, however it dies
+    progress       percent
+    result.* thumbnail.webp done | error | cancelled
+<work_dir>/busy/   attempts of tasks whose prompt says [[busy=N]]
+<work_dir>/slots/  one flock'd file per core that may draw, and the mark of images that wait
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a prompt may script: ``[[delay=3]]``, ``[[fail]]``, ``[[policy]]``, ``[[busy]]``, ``[[lose]]``, ``[[short=4]]``."""
+"""What a prompt may script: ``[[delay=3]] [[fail]] [[policy]] [[busy]] [[lose]] [[short=4]]``; see docs/demo.md."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ MAX_DELAY_S = 3600.0
 DEFAULT_DELAY_S = 3.0
 ALWAYS = -1
 
-_MARK = re.compile(r"\[\[\s*(delay|fail|policy|busy|lose|short)\s*(?:=\s*(\d{1,6}(?:\.\d{1,3})?)\s*)?\]\]", re.IGNORECASE)
+_MARK = re.compile(
+    r"\[\[\s*(delay|fail|policy|busy|lose|short)\s*(?:=\s*(\d{1,6}(?:\.\d{1,3})?)\s*)?\]\]", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)

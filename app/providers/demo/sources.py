@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,12 +44,10 @@ def last_picture(path: Path) -> Image.Image:
     with open_video(path) as (container, stream):
         if container.duration:
             container.seek(max(0, container.duration - int(TAIL_S * av.time_base)))
-        last = None
-        for last in container.decode(stream):
-            pass
-        if last is None:
+        tail = deque(container.decode(stream), maxlen=1)
+        if not tail:
             raise ValueError("no picture at the end")
-        return picture(last)
+        return picture(tail[0])
 
 
 def seconds(path: Path) -> float:
