@@ -116,16 +116,16 @@ def test_an_unreachable_database_is_one_sentence_and_no_traceback(environment: d
 
 
 def test_the_help_names_every_command_and_comes_at_once():
-    run_process({}, "--help")  # the disk is warm now
-
-    started = time.perf_counter()
-    shown = run_process({}, "--help")
-    took_s = time.perf_counter() - started
+    took_s = []
+    for _ in range(3):  # the best of three: other tests run beside this one
+        started_at = time.perf_counter()
+        shown = run_process({}, "--help")
+        took_s.append(time.perf_counter() - started_at)
 
     assert shown.returncode == 0
     for name in COMMANDS:
         assert re.search(rf"^  {name} ", shown.stdout, re.MULTILINE), name
-    assert took_s < 0.5
+    assert min(took_s) < 0.5
 
 
 # --- accounts, keys, credits ----------------------------------------------------------------------------------------

@@ -27,7 +27,6 @@ from app.errors import (
 from app.values import utcnow
 from tests.factories import PEPPER, accept_task, finish_task, make_account, make_key
 
-
 KNOWN_GOOD = "sk-mg_QQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQ24HWn1"
 
 

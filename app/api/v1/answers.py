@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from app.api.v1 import wire
+from app.media.base64_stream import Rendered
 from app.tasks.queries import TaskView
+
+SMALL_BYTES = 256 * 1024
+"""Up to here one piece is cheaper than a stream."""
 
 
 def task_headers(view: TaskView) -> dict[str, str]:
@@ -27,3 +31,12 @@ def video_answer(view: TaskView, sign: wire.Sign) -> Response:
 
 def json_answer(body: wire.Wire, *, headers: dict[str, str] | None = None, status: int = 200) -> Response:
     return Response(body.json_bytes(), status_code=status, headers=headers, media_type="application/json")
+
+
+async def rendered_answer(rendered: Rendered, *, headers: dict[str, str]) -> Response:
+    """Answer with a document whose long parts lie in files. Its length is promised: a file that changes breaks it off."""
+    headers = headers | {"content-length": str(rendered.size_bytes)}
+    if rendered.size_bytes <= SMALL_BYTES:
+        body = b"".join([piece async for piece in rendered.pieces()])
+        return Response(body, headers=headers, media_type="application/json")
+    return StreamingResponse(rendered.pieces(), headers=headers, media_type="application/json")

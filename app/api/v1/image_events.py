@@ -18,7 +18,7 @@ from app.wiring import Services
 QUALITY_WORDS = {"standard": "low", "hd": "medium", "uhd": "high"}
 """The SDKs' strict mode knows neither our words nor ``auto`` as an answer about what was made."""
 FAMILIES = {Operation.IMAGE_GENERATE: "image_generation", Operation.IMAGE_EDIT: "image_edit"}
-NO_USAGE = {
+NO_USAGE: dict[str, Any] = {
     "total_tokens": 0,
     "input_tokens": 0,
     "output_tokens": 0,
@@ -63,7 +63,7 @@ class Frames:
         view, file = event.view, event.view.files_of("result")[0]
         path = stored_path(self._services, file, task_id=view.public_id)
         reply = wire.images_reply(view, self._sign)
-        body = {
+        body: dict[str, Any] = {
             "b64_json": Base64Of(path, file.size_bytes),
             "url": reply["data"][0]["url"],
             "created_at": reply["created"],

@@ -11,7 +11,6 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from app.accounts.principal import Principal
-from app.api.b64_response import Base64JsonResponse
 from app.api.deps import ImagesPrincipal, IntakeDep, ServicesDep, SignDep, TasksPrincipal
 from app.api.errors import note_task
 from app.api.openapi import (
@@ -22,7 +21,7 @@ from app.api.openapi import (
     json_body,
 )
 from app.api.v1 import image_events, schemas, wire
-from app.api.v1.answers import task_answer, task_headers
+from app.api.v1.answers import rendered_answer, task_answer, task_headers
 from app.api.v1.files import stored_path
 from app.api.v1.sse import stream
 from app.errors import (
@@ -211,4 +210,4 @@ async def _image_answer(
     path = stored_path(services, file, task_id=view.public_id)
     if has_base64:
         reply["data"][0] = {"b64_json": Base64Of(path, file.size_bytes), **reply["data"][0]}
-    return Base64JsonResponse(render_json(reply), headers=task_headers(view) | headers)
+    return await rendered_answer(render_json(reply), headers=task_headers(view) | headers)

@@ -1,4 +1,4 @@
-"""Turns a service's events into a stream of frames: an early fault keeps its status, a silent start becomes a stream."""
+"""Turns a service's events into server-sent events: an early fault keeps its status, silence is filled with comments."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, Final, Generic, TypeVar
 
 from fastapi import Request
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
-from app.api.b64_response import EventStreamResponse
-from app.api.errors import request_id_of
-from app.media.base64_stream import Rendered
+from app.api.errors import envelope, public_error
+from app.media.base64_stream import Rendered, render_event
 
-FIRST_WAIT_S = 15.0
-"""How long the headers wait for the first event. What fails until then gets its own status; proxies bear the silence."""
+PING: Final = b": ping\n\n"
+"""A comment, which no client shows its user. No frame ever has an ``id:``: some clients fail at the next comment then."""
+PING_EVERY_S = 15.0
 
 T = TypeVar("T")
 _END: Final = object()
@@ -25,52 +27,45 @@ async def stream(
     frame: Callable[[T], Rendered],
     *,
     headers: Callable[[T], dict[str, str]],
-    first_wait_s: float = FIRST_WAIT_S,
-) -> EventStreamResponse:
-    """Answer with one frame per event; ``headers`` looks at the first, if it comes in time.
+    ping_every_s: float = PING_EVERY_S,
+) -> EventStream:
+    """Answer with one frame per event; ``headers`` looks at the first, if it comes within ``ping_every_s``.
 
-    Raises: what ``events`` raises within ``first_wait_s``; later it becomes an ``error`` event.
+    Raises: what ``events`` raises until then. Later it becomes an ``error`` event. A client that leaves closes
+    ``events``; the work behind them must not depend on being watched.
     """
-    frames = _Frames(events, frame)
+    frames = Frames(events, frame, ping_every_s)
     try:
-        first = await frames.first(first_wait_s)
-        return EventStreamResponse(
-            None if first is None else frame(first),
-            frames,
-            headers={} if first is None else headers(first),
-            request_id=request_id_of(request),
-        )
+        first = await frames.first()
+        begin = PING if first is None else frame(first)
+        return EventStream(request, begin, frames, {} if first is None else headers(first))
     except BaseException:
         await frames.aclose()
         raise
 
 
-class _Frames(Generic[T]):
-    """A class, not a generator: closing a generator that never started would leave its events open."""
+class Frames(Generic[T]):
+    """The frames that follow. No generator: one that was closed before it began would leave its events open."""
 
-    def __init__(self, events: AsyncIterator[T], frame: Callable[[T], Rendered]) -> None:
+    def __init__(self, events: AsyncIterator[T], frame: Callable[[T], Rendered], ping_every_s: float) -> None:
         self._events = events
         self._frame = frame
+        self._ping_every_s = ping_every_s
         self._step: asyncio.Task[Any] | None = None
 
-    async def first(self, within_s: float) -> T | None:
-        """Return the first event, or None when it takes longer: then it comes as the next frame."""
-        self._step = asyncio.create_task(self._next())
-        done, _ = await asyncio.wait({self._step}, timeout=within_s)
-        if not done:
-            return None
-        event, self._step = self._step.result(), None
-        return None if event is _END else event
+    async def first(self) -> T | None:
+        """Return the first event, or None when it takes longer than a ping: then it is the next frame."""
+        event = await self._next()
+        return None if event is None or event is _END else event
 
-    def __aiter__(self) -> _Frames[T]:
+    def __aiter__(self) -> Frames[T]:
         return self
 
-    async def __anext__(self) -> Rendered:
-        step, self._step = self._step, None
-        event = await (step or self._next())
+    async def __anext__(self) -> Rendered | bytes:
+        event = await self._next()
         if event is _END:
             raise StopAsyncIteration
-        return self._frame(event)
+        return PING if event is None else self._frame(event)
 
     async def aclose(self) -> None:
         if self._step is not None:
@@ -80,4 +75,54 @@ class _Frames(Generic[T]):
             await self._events.aclose()
 
     async def _next(self) -> Any:
-        return await anext(self._events, _END)
+        """Return the next event, or None after a silent interval, which does not disturb the waiting."""
+        if self._step is None:
+            self._step = asyncio.create_task(_step(self._events))
+        done, _ = await asyncio.wait({self._step}, timeout=self._ping_every_s)
+        if not done:
+            return None
+        step, self._step = self._step, None
+        return step.result()
+
+
+async def _step(events: AsyncIterator[Any]) -> Any:
+    return await anext(events, _END)
+
+
+class EventStream(StreamingResponse):
+    """Sends the frames, and closes them however the sending ends."""
+
+    def __init__(
+        self, request: Request, begin: Rendered | bytes, frames: Frames[Any], headers: dict[str, str]
+    ) -> None:
+        self._request = request
+        self._begin = begin
+        self._frames = frames
+        # No proxy may wait for more, and none may compress: a frame must arrive when it was sent.
+        fixed = {"cache-control": "no-store, no-transform", "x-accel-buffering": "no"}
+        super().__init__(self._pieces(), media_type="text/event-stream", headers=fixed | headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._frames.aclose()
+
+    async def _pieces(self) -> AsyncGenerator[bytes]:
+        frame: Rendered | bytes | None = self._begin
+        while frame is not None:
+            # Not guarded: when a file breaks off inside its frame, only a broken connection tells the truth.
+            if isinstance(frame, bytes):
+                yield frame
+            else:
+                async for piece in frame.pieces():
+                    yield piece
+            frame = await self._following()
+
+    async def _following(self) -> Rendered | bytes | None:
+        try:
+            return await anext(self._frames, None)
+        except Exception as error:  # noqa: BLE001 - the answer has begun: this event is all that can still be said
+            failure = envelope(public_error(error, self._request), self._request)
+            await self._frames.aclose()
+            return render_event("error", failure)
