@@ -118,7 +118,7 @@ def set_up(lock: str) -> None:
     stamp = find_stamp()
     if stamp is None:
         make_venv()
-        stamp = {"python": python_version(), "folder": str(VENV), "project": "", "locks": {}}
+        stamp = new_stamp()
         write_stamp(stamp)
     wanted, project = digest(ROOT / lock), digest(ROOT / "pyproject.toml")
     if stamp["locks"].get(lock) != wanted:
@@ -134,15 +134,30 @@ def set_up(lock: str) -> None:
 
 
 def find_stamp() -> dict[str, Any] | None:
-    """Return what is installed, or None when the environment is missing, moved, broken, or of another Python."""
+    """Return what is installed, or None when the environment is missing, moved, broken, or of another Python.
+
+    An environment that works but that we did not make is taken over as it is.
+    """
+    if not is_usable():
+        return None
     try:
         stamp: dict[str, Any] = json.loads(STAMP.read_text())
     except (OSError, ValueError):
-        return None
-    if stamp.get("python") != python_version() or stamp.get("folder") != str(VENV):
-        return None
-    works = PYTHON.exists() and subprocess.run([PYTHON, "-c", ""], check=False).returncode == 0
-    return stamp if works else None
+        stamp = new_stamp()
+    return stamp if stamp["folder"] == str(VENV) else None  # a moved one is full of wrong paths
+
+
+def new_stamp() -> dict[str, Any]:
+    return {"folder": str(VENV), "project": "", "locks": {}}
+
+
+def is_usable() -> bool:
+    """Whether the environment's Python runs, is as new as this one, and something can install into it."""
+    if not PYTHON.exists():
+        return False
+    asked = [str(PYTHON), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+    answer = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return answer.stdout.strip() == python_version() and (has_pip() or find_ready_uv() is not None)
 
 
 def write_stamp(stamp: dict[str, Any]) -> None:
@@ -190,15 +205,21 @@ def install(*arguments: str) -> None:
 
 
 def find_uv() -> str | None:
-    """Return uv from PATH or from the environment, where it is put first when pip can: it is many times faster."""
-    found = shutil.which("uv")
-    inside = VENV / "bin" / "uv"
-    if found is not None or inside.exists():
-        return found or str(inside)
+    """Return uv, which is many times faster than pip; where there is none, pip puts one into the environment."""
+    found = find_ready_uv()
+    if found is not None:
+        return found
     with step("Installing uv into the environment"):
-        done = call([str(PYTHON), "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(ROOT / UV)],
-                    env=pip_environment())  # fmt: skip
-    return str(inside) if done else None
+        call(
+            [str(PYTHON), "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(ROOT / UV)],
+            env=pip_environment(),
+        )
+    return find_ready_uv()
+
+
+def find_ready_uv() -> str | None:
+    inside = VENV / "bin" / "uv"
+    return shutil.which("uv") or (str(inside) if inside.exists() else None)
 
 
 def pip_environment() -> dict[str, str]:
@@ -238,7 +259,8 @@ def pip_settings() -> dict[str, str]:
 
 
 def has_pip() -> bool:
-    return subprocess.run([PYTHON, "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0
+    asked = [str(PYTHON), "-c", "import importlib.util, sys; sys.exit(importlib.util.find_spec('pip') is None)"]
+    return subprocess.run(asked, check=False).returncode == 0
 
 
 def call(command: list[str], *, env: dict[str, str] | None = None) -> bool:

@@ -141,6 +141,18 @@ class InvalidApiKey(Unauthorized):
         super().__init__("Invalid API key. Check it, or ask your administrator for a new one.")
 
 
+class WrongPepper(InvalidRequest):
+    """For operators: this process has another key pepper than the one the keys in the database were made with."""
+
+    reason = "wrong_pepper"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "MEDIAGATE_KEY_PEPPER is not the one the keys in this database were made with: the gateway would refuse a key "
+            "minted now. Set it as for the API, or name its data folder in MEDIAGATE_DATA."
+        )
+
+
 class InsufficientQuota(MediagateError):
     status, type = 402, "insufficient_quota"
 

@@ -31,7 +31,7 @@ SECRET_TEXTS = (
     re.compile(r"(?i)([?&](?:s|sig|signature|token|key|api_key|x-amz-signature|x-amz-credential)=)[^&\s\"'<>]+"),
     re.compile(r"(?i)(\b[a-z][a-z0-9+.-]{0,30}://[^\s/:@\"']*:)[^\s/@\"']+(?=@)"),  # the password of an address
 )
-NOISY = {"uvicorn.access": logging.WARNING, "aiohttp.access": logging.WARNING, "arq": logging.WARNING}
+NOISY = {name: logging.WARNING for name in ("uvicorn.access", "uvicorn.error", "aiohttp.access", "arq")}
 
 
 def redact_text(text: str) -> str:

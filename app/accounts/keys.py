@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 from pydantic import SecretStr
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.accounts.principal import (
     ADMIN_SCOPE,
@@ -38,6 +38,7 @@ from app.errors import (
     IpNotAllowed,
     KeyNotFound,
     MediagateError,
+    WrongPepper,
 )
 from app.values import Credits
 
@@ -256,6 +257,7 @@ class Keys:
                     f"The scope '{ADMIN_SCOPE}' is for administrators' accounts; {account['email']} is none.",
                     param="scopes",
                 )
+            await self._check_pepper(connection)
             secret = mint_secret()
             made = await connection.exec_driver_sql(
                 _MINT,
@@ -275,6 +277,14 @@ class Keys:
             )
             return MintedKey(made.scalar_one(), secret)
 
+    async def _check_pepper(self, connection: AsyncConnection) -> None:
+        """Refuse to mint a key that this deployment's gateway, with its own pepper, would not know."""
+        mark = self._mac("the pepper of this deployment")
+        await connection.exec_driver_sql(_LEAVE_MARK, (mark,))
+        kept = (await connection.exec_driver_sql(_READ_MARK)).scalar_one()
+        if not hmac.compare_digest(kept, mark):
+            raise WrongPepper
+
     async def rotate(self, key_id: int, overlap: timedelta = timedelta(hours=24)) -> MintedKey:
         """Make a successor with the same rights and life span; the old key works on for ``overlap`` (at most 30 days).
 
@@ -286,6 +296,7 @@ class Keys:
             raise InvalidParameter("The overlap must be between 0 and 30 days.", param="overlap")
         secret = mint_secret()
         async with transaction(self._engine) as connection:
+            await self._check_pepper(connection)
             # The order is the ledger's: the key's row, then its budget.
             old = await connection.exec_driver_sql(_LOCK_LIVE_KEY, (key_id,))
             if old.first() is None:
@@ -396,6 +407,10 @@ WITH used AS (SELECT id FROM api_keys WHERE id = ANY($1::bigint[]) ORDER BY id F
 UPDATE api_keys k SET last_used_at = now() FROM used WHERE k.id = used.id RETURNING k.id"""
 
 _ACCOUNT = "SELECT email, is_admin FROM accounts WHERE id = $1 AND state <> 'closed'"
+
+_LEAVE_MARK = "INSERT INTO deployment (name, value) VALUES ('key_pepper', $1) ON CONFLICT (name) DO NOTHING"
+
+_READ_MARK = "SELECT value FROM deployment WHERE name = 'key_pepper'"
 
 _MINT = """
 WITH made AS (

@@ -1,4 +1,4 @@
-"""The API's own pages: /openapi.json, and /docs from files that come with us, under a policy that allows nothing else."""
+"""The API's own pages: /openapi.json, and /docs from files that come with us; its policy allows nothing else."""
 
 from __future__ import annotations
 

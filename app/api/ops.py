@@ -7,6 +7,7 @@ from typing import Literal
 
 import structlog
 from fastapi import APIRouter, Request
+from pydantic import Field
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
@@ -30,12 +31,12 @@ class Health(Wire):
 class Readiness(Wire):
     status: Literal["ready", "not_ready"]
     reason: str | None = None
-    degraded: list[str] = []
+    degraded: list[str] = Field(default_factory=list)
 
 
-@router.api_route(
+@router.head("/healthz", include_in_schema=False)
+@router.get(
     "/healthz",
-    methods=["GET", "HEAD"],
     summary="Is the process alive?",
     description="Touches nothing else.",
     response_model=Health,
@@ -45,9 +46,9 @@ async def healthz() -> Response:
     return json_answer(Health())
 
 
-@router.api_route(
+@router.head("/readyz", include_in_schema=False)
+@router.get(
     "/readyz",
-    methods=["GET", "HEAD"],
     summary="Can it serve?",
     description="The database must answer and be migrated. Without Redis the gateway works on, degraded.",
     response_model=Readiness,

@@ -72,6 +72,9 @@ def load_catalog(config_dir: Path, *, providers: Mapping[str, Capabilities]) -> 
         file = ModelsFile.model_validate(document.data)
     except ValidationError as error:
         raise document.invalid(error) from None
+    for name, table in file.size_tables.items():
+        for place, complaint in table.complaints():
+            raise document.error(("size_tables", name, "pixels", *place), complaint)
     for name, spec in file.models.items():
         check_model(document, name, spec, file.size_tables, upstreams, providers)
     _check_default(document, file, "default_image_model", "image")

@@ -179,6 +179,7 @@ def charge(frozen: Mapping[str, Any], delivered: float | None) -> Credits:
         return Credits(most)
     quantity, minimum = int(frozen["quantity"]), int(frozen["minimum"])
     source: float | None = frozen["source_seconds"]
+    delivered = min(delivered, quantity)  # more than was asked for is ours
     if source is not None:
         is_short = delivered <= min(source, quantity) - 1
         seconds = max(math.ceil(round(delivered, 3)), minimum) if is_short else quantity

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from math import log, sqrt
@@ -60,22 +60,31 @@ class SizeTable(Frozen):
     _rows: dict[Fraction, str] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
-    def _entries_are_legal(self) -> Self:
+    def _parse(self) -> Self:
+        for ratio, tiers in self.pixels.items():
+            value = parse_ratio(ratio)
+            if value is not None:
+                self._rows.setdefault(value, ratio)
+            for tier, text in tiers.items():
+                pixels = parse_pixels(text)
+                if pixels is not None:
+                    self._parsed[ratio, tier] = pixels
+        return self
+
+    def complaints(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Yield what is wrong with entries, each with its place below ``pixels``. The loader lets none through."""
         for ratio, tiers in self.pixels.items():
             value = parse_ratio(ratio)
             if value is None:
-                raise ValueError(f"'{ratio}' is no ratio")
-            if value in self._rows:
-                raise ValueError(f"'{ratio}' and '{self._rows[value]}' are the same ratio")
-            self._rows[value] = ratio
+                yield (ratio,), f"'{ratio}' is no ratio"
+            elif self._rows[value] != ratio:
+                yield (ratio,), f"'{ratio}' and '{self._rows[value]}' are the same ratio"
             for tier, text in tiers.items():
-                pixels = parse_pixels(text)
+                pixels = self._parsed.get((ratio, tier))
                 if pixels is None:
-                    raise ValueError(f"'{text}' at {ratio}, {tier} is not WIDTHxHEIGHT")
-                if (complaint := self.limits.complaint(*pixels)) is not None:
-                    raise ValueError(f"{text} at {ratio}, {tier}: {complaint}")
-                self._parsed[ratio, tier] = pixels
-        return self
+                    yield (ratio, tier), f"'{text}' is not WIDTHxHEIGHT"
+                elif (complaint := self.limits.complaint(*pixels)) is not None:
+                    yield (ratio, tier), f"{text}: {complaint}"
 
     def at(self, ratio: str, tier: str) -> tuple[int, int]:
         """Return width and height of one entry. Raises: KeyError."""

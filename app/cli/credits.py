@@ -66,7 +66,7 @@ def adjust(email: str, amount: int, reason: str, as_json: bool) -> None:
 
         account = await Accounts(engine).get(email)
         ledger = Ledger(engine)
-        await ledger.adjust(account.id, Credits(amount), ref=f"{_reference()}: {reason.strip()}", actor=actor())
+        await ledger.adjust(account.id, Credits(amount), ref=_reference(), actor=actor(), note=reason.strip())
         return await ledger.balance(account.id)
 
     _say(with_database(work), as_json)

@@ -88,6 +88,8 @@ def _run(settings: Settings, started_at: float) -> None:
                 stream.write(_welcome(settings, credentials))
             supervisor.watch(until=lambda: stream.is_broken)
     say("Stopped.")
+    if stream.is_broken:  # else Python complains about the lines it could not write
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _check_port(settings: Settings) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -160,23 +160,35 @@ class Ledger:
 
         return await db.retried(work)
 
-    async def top_up(self, account_id: int, amount: Credits, *, ref: str, actor: str, kind: str = "topup") -> int:
+    async def top_up(
+        self,
+        account_id: int,
+        amount: Credits,
+        *,
+        ref: str,
+        actor: str,
+        note: str | None = None,
+        kind: Literal["topup", "grant"] = "topup",
+    ) -> int:
         """Add bought (``topup``) or given (``grant``) credits; the same ``ref`` adds once. Returns the ledger row's id.
 
         Raises: ReferenceConflict.
         """
-        return await self._post(account_id, kind, "topup" if kind == "topup" else "promo", amount, ref, actor)
+        contra = "topup" if kind == "topup" else "promo"
+        return await self._post(account_id, kind, contra, amount, ref, actor, note)
 
-    async def adjust(self, account_id: int, amount: Credits, *, ref: str, actor: str) -> int:
+    async def adjust(self, account_id: int, amount: Credits, *, ref: str, actor: str, note: str | None = None) -> int:
         """Correct the balance by ``amount``, either way; never below what is held. Raises: InsufficientCredits."""
-        return await self._post(account_id, "adjust", "adjust", amount, ref, actor)
+        return await self._post(account_id, "adjust", "adjust", amount, ref, actor, note)
 
-    async def _post(self, account_id: int, kind: str, contra: str, amount: int, ref: str, actor: str) -> int:
+    async def _post(
+        self, account_id: int, kind: str, contra: str, amount: int, ref: str, actor: str, note: str | None
+    ) -> int:
         async def work() -> int:
             rows = await db.once(
                 self._engine,
-                "SELECT mg_post($1, $2, $3, $4, $5, $6) AS id",
-                (account_id, kind, contra, _whole(amount), ref, actor),
+                "SELECT mg_post($1, $2, $3, $4, $5, $6, p_note => $7) AS id",
+                (account_id, kind, contra, _whole(amount), ref, actor, note),
             )
             return int(rows[0]["id"])
 

@@ -71,6 +71,7 @@ class EmbeddedPostgres(Server):
         _empty(self._sockets)  # sockets and their lock files, of a server that is gone
         if self.cluster.exists():
             self._check_version(programs)
+            self._password()  # raises, while nothing runs
         else:
             self._init(programs, run_as)
         self._spawn(
@@ -80,7 +81,11 @@ class EmbeddedPostgres(Server):
             env=_environment(),
         )
         self._wait_until(self._says_ready, timeout_s=START_TIMEOUT_S)
-        asyncio.run(self._make_database())
+        try:
+            asyncio.run(self._make_database())
+        except BaseException:
+            self._end()
+            raise
 
     def stop(self) -> None:
         super().stop()

@@ -221,6 +221,8 @@ class Server:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> None:
+        if self.is_alive:  # asking also reaps the one that ended
+            raise RuntimeError(f"{self.title} runs already")
         self._process = spawn(argv, death_signal=death_signal, run_as=run_as, env=env, cwd=cwd)
         if self._process.stdout is None:
             raise RuntimeError("the child has no output pipe")

@@ -80,7 +80,7 @@ DECLARE t tasks; a accounts; BEGIN
 END $$;
 -- TOP-UP, GRANT, ADJUST, REFUND: idempotent by (kind, external_ref); same ref with other content is MG409.
 CREATE FUNCTION mg_post(p_account bigint, p_kind text, p_contra text, p_amount bigint, p_ref text, p_actor text,
-  p_expires timestamptz DEFAULT NULL, p_task uuid DEFAULT NULL) RETURNS bigint LANGUAGE plpgsql AS $$
+  p_expires timestamptz DEFAULT NULL, p_task uuid DEFAULT NULL, p_note text DEFAULT NULL) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE a accounts; l ledger; v_id bigint; BEGIN
   SELECT * INTO a FROM accounts WHERE id = p_account FOR NO KEY UPDATE;
   SELECT * INTO l FROM ledger WHERE kind = p_kind AND external_ref = p_ref;
@@ -94,7 +94,7 @@ DECLARE a accounts; l ledger; v_id bigint; BEGIN
   UPDATE accounts SET posted = posted + p_amount, entry_seq = entry_seq + 1, expiring = greatest(expiring +
          CASE WHEN p_amount < 0 OR p_expires IS NOT NULL THEN p_amount ELSE 0 END, 0)
    WHERE id = p_account RETURNING * INTO a;
-  INSERT INTO ledger (account_id, seq, contra, kind, amount, balance, external_ref, actor, task_id) VALUES (p_account, a.entry_seq, p_contra, p_kind, p_amount, a.posted, p_ref, p_actor, p_task) RETURNING id INTO v_id;
+  INSERT INTO ledger (account_id, seq, contra, kind, amount, balance, external_ref, actor, task_id, note) VALUES (p_account, a.entry_seq, p_contra, p_kind, p_amount, a.posted, p_ref, p_actor, p_task, p_note) RETURNING id INTO v_id;
   IF p_amount < 0 THEN PERFORM mg_burn(p_account, -p_amount);
   ELSIF p_expires IS NOT NULL THEN INSERT INTO credit_lots (account_id, ledger_id, amount, remaining, expires_at)
     VALUES (p_account, v_id, p_amount, p_amount, p_expires); END IF;

@@ -15,6 +15,7 @@ GRANT UPDATE (pool, status, rank, wake_at, lease_owner, lease_token, claims, att
   cancel_requested_at, fingerprint, delivered_at, error_code, error_detail, result, progress, started_at, deleted_at,
   updated_at) ON tasks TO mediagate_app;
 GRANT INSERT, UPDATE ON task_attempts TO mediagate_app;
+GRANT INSERT ON deployment TO mediagate_app;
 GRANT INSERT, UPDATE, DELETE ON idempotency, files TO mediagate_app;
 
 -- SECURITY DEFINER with a pinned search_path: the functions act as their owner, whoever calls.

@@ -63,6 +63,7 @@ CREATE TABLE ledger (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, account
   CHECK (kind NOT IN ('capture','refund') OR task_id IS NOT NULL),
   CHECK (kind NOT IN ('topup','grant','refund') OR amount > 0), CHECK (kind <> 'expire' OR amount < 0),
   CHECK (kind NOT IN ('topup','grant','refund','adjust') OR external_ref IS NOT NULL));
+CREATE INDEX ledger_time ON ledger (account_id, created_at);
 CREATE UNIQUE INDEX ledger_one_capture ON ledger (task_id) WHERE kind = 'capture';
 CREATE UNIQUE INDEX ledger_ref ON ledger (kind, external_ref) WHERE external_ref IS NOT NULL;
 CREATE TABLE credit_lots (                        -- only credits that expire; the rest needs no lot
@@ -86,3 +87,5 @@ INSERT INTO task_transitions VALUES ('queued','submitting'),('queued','cancelled
  ('submitting','failed'),('submitting','cancelled'),('uncertain','running'),('uncertain','storing'),
  ('uncertain','queued'),('uncertain','failed'),('running','storing'),('running','failed'),
  ('running','cancelled'),('running','queued'),('storing','succeeded'),('storing','failed');
+-- What every process of one deployment must agree on, such as a check value of the key pepper.
+CREATE TABLE deployment (name text PRIMARY KEY, value bytea NOT NULL);

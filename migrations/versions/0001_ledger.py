@@ -25,6 +25,7 @@ TABLES = (
     "api_keys",
     "accounts",
     "task_transitions",
+    "deployment",
 )
 FUNCTIONS = (
     "mg_fail",

@@ -126,33 +126,6 @@ async def test_an_image_can_be_read_again_by_its_id(client, caller):
     assert "x-credits-charged" not in read.headers
 
 
-@pytest.mark.usefixtures("worker")
-async def test_async_answers_with_the_task_at_once_and_the_workers_make_it(client, caller):
-    answer = await client.post(GENERATIONS, json={"prompt": "a fox", "async": True}, headers=caller.headers)
-
-    task = answer.json()
-    early = await client.get(f"/v1/images/{task['id']}", headers=caller.headers)
-    done = await client.get(f"/v1/tasks/{task['id']}?wait=30", headers=caller.headers)
-    assert answer.status_code == 202
-    assert (task["object"], task["type"], task["credits_held"]) == ("task", "image.generation", 1)
-    assert task["status"] in ("queued", "in_progress")
-    assert early.json()["error"]["reason"] in ("task_not_ready", None)
-    assert (done.json()["status"], done.json()["credits"]) == ("completed", 1)
-    assert (await client.get(done.json()["image_url"])).status_code == 200
-
-
-@pytest.mark.usefixtures("worker")
-async def test_prefer_wait_gives_the_task_time_to_end(client, caller):
-    answer = await client.post(
-        GENERATIONS,
-        json={"prompt": "a fox"},
-        headers={**caller.headers, "prefer": "respond-async, wait=30"},
-    )
-
-    assert answer.status_code == 202
-    assert answer.json()["status"] == "completed"
-
-
 async def test_an_unfinished_image_is_not_ready(client, caller):
     made = await client.post(GENERATIONS, json={"prompt": "a fox", "async": True}, headers=caller.headers)
 

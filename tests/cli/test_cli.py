@@ -20,7 +20,6 @@ from uuid import UUID, uuid4
 
 import pytest
 from click.testing import CliRunner, Result
-from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
 from app.accounts.keys import Keys
@@ -28,7 +27,7 @@ from app.cli import COMMANDS, main
 from app.db import make_engine
 from app.settings import instance_file, load_settings, write_private
 from app.values import task_public_id
-from tests.factories import accept_task, finish_task, make_account, make_key
+from tests.factories import PEPPER, accept_task, finish_task, make_account, make_key
 
 Cli = Callable[..., Result]
 
@@ -39,6 +38,7 @@ def environment(database_url: str, redis_url: str, tmp_path: Path) -> dict[str, 
         "MEDIAGATE_DATABASE_URL": database_url,
         "MEDIAGATE_REDIS_URL": redis_url,
         "MEDIAGATE_DATA": str(tmp_path / "data"),
+        "MEDIAGATE_KEY_PEPPER": PEPPER.get_secret_value(),
     }
 
 
@@ -166,14 +166,13 @@ def test_keys_are_listed_without_their_secret_and_revoked(cli: Cli):
 
 def test_a_key_made_here_works_where_the_pepper_is_the_same(cli: Cli, database_url: str):
     email = new_email()
-    pepper = "p" * 40
     answer_of(cli("accounts", "create", email, "--json"))
 
-    key = answer_of(cli("keys", "create", email, "--json", MEDIAGATE_KEY_PEPPER=pepper))
+    key = answer_of(cli("keys", "create", email, "--json"))
 
     async def authenticate() -> str:
         engine = make_engine(database_url, pooled=False)
-        principal = await Keys(engine, SecretStr(pepper)).authenticate(key["key"], peer=None)
+        principal = await Keys(engine, PEPPER).authenticate(key["key"], peer=None)
         await engine.dispose()
         return principal.email
 

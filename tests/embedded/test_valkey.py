@@ -59,12 +59,10 @@ def test_a_killed_owner_leaves_no_server_and_the_next_start_recovers(tmp_path):
 
 
 def test_a_server_that_lost_its_owner_but_lives_is_ended_first(tmp_path):
-    forgotten = EmbeddedValkey(tmp_path)
-    forgotten.start()
-
-    with EmbeddedValkey(tmp_path).started() as server, Redis.from_url(server.url) as client:
+    with EmbeddedValkey(tmp_path).started() as forgotten, EmbeddedValkey(tmp_path).started() as server:
         assert not is_running(forgotten.pid)
-        assert client.ping() is True
+        with Redis.from_url(server.url) as client:
+            assert client.ping() is True
 
 
 def test_a_full_memory_refuses_writes_and_never_drops_a_job(tmp_path):
@@ -72,7 +70,7 @@ def test_a_full_memory_refuses_writes_and_never_drops_a_job(tmp_path):
         client.set("job", "1")
         client.config_set("maxmemory", 1)
 
-        with pytest.raises(ResponseError, match="OOM"):
+        with pytest.raises(ResponseError, match="maxmemory"):
             client.set("another", "1")
         assert client.get("job") == b"1"
 

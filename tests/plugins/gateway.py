@@ -208,7 +208,7 @@ async def no_trace(caller: Caller) -> AsyncIterator[None]:
 
 
 def stored_files(services: Services) -> set[str]:
-    return {key for key, _, _ in services.storage.keys()}
+    return {key for key, _, _ in services.storage.keys()}  # noqa: SIM118 - no mapping: tuples
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +246,9 @@ def gateway(
         )
         environment = {**os.environ, **as_environment(settings)}
         # Logs go to files: a pipe that nobody reads would fill up and stop the process.
-        api = _start(stack, ["api", "--fd", str(listener.fileno())], environment, data / "api.log", (listener.fileno(),))
+        api = _start(
+            stack, ["api", "--fd", str(listener.fileno())], environment, data / "api.log", (listener.fileno(),)
+        )
         worker = _start(stack, ["worker"], environment, data / "worker.log", ())
         try:
             ready = httpx2.get(f"{base_url}/readyz", timeout=READY_S)

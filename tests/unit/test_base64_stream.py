@@ -256,7 +256,7 @@ def test_padding_at_the_cut_of_a_piece_does_not_let_more_follow(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("document", "line", "column"),
     [
-        (b'{"a": 1,}', 1, 9),
+        (b'{"a": 1 2}', 1, 9),
         (b'{"a": 1\n "b": 2}', 2, 2),
         (b'{"a": "data:image/png;base64,QUJD" 5}', 1, 36),
         (b'{"a":\n"data:image/png;base64,QU\\u002bD",\n"b": nope}', 3, 6),

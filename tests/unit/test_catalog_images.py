@@ -56,7 +56,13 @@ def test_every_word_for_a_quality_means_one_of_three(given, meant):
 
 @pytest.mark.parametrize(
     ("model", "quality", "meant"),
-    [(PRO_2K, None, "hd"), (PRO_2K, "2k", "hd"), (PRO_2K, "medium", "hd"), (PRO_4K, "auto", "uhd"), (PRO_4K, "4K", "uhd")],
+    [
+        (PRO_2K, None, "hd"),
+        (PRO_2K, "2k", "hd"),
+        (PRO_2K, "medium", "hd"),
+        (PRO_4K, "auto", "uhd"),
+        (PRO_4K, "4K", "uhd"),
+    ],
 )
 def test_a_suffix_fixes_the_tier(model, quality, meant):
     assert choose(model, quality=quality).params["quality"] == meant

@@ -56,7 +56,12 @@ def test_videos_by_the_second(model, resolution, each):
     for duration in (4, 5, 15):
         made = quote(model, resolution=resolution, duration=duration)
 
-        assert (made.credits, made.unit, made.unit_credits, made.quantity) == (each * duration, "second", each, duration)
+        assert (made.credits, made.unit, made.unit_credits, made.quantity) == (
+            each * duration,
+            "second",
+            each,
+            duration,
+        )
         assert made.explain == f"{duration} s x {each} credits ({resolution})"
 
 
@@ -115,7 +120,19 @@ def test_a_frozen_quote_survives_json_and_names_its_price_list():
 
 @pytest.mark.parametrize(
     ("delivered", "seconds"),
-    [(None, 0), (0, 0), (float("nan"), 0), (5.04, 5), (5.0, 5), (4.96, 5), (4.5, 5), (4.4, 4), (4.0, 4), (0.2, 1), (9.0, 5)],
+    [
+        (None, 0),
+        (0, 0),
+        (float("nan"), 0),
+        (5.04, 5),
+        (5.0, 5),
+        (4.96, 5),
+        (4.5, 5),
+        (4.4, 4),
+        (4.0, 4),
+        (0.2, 1),
+        (9.0, 5),
+    ],
 )
 def test_a_video_is_charged_by_the_seconds_it_has_and_never_above_the_quote(delivered, seconds):
     frozen = quote("doubao-seedance-2.0-fast", duration=5).frozen()

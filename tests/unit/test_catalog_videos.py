@@ -51,7 +51,10 @@ ACCEPTED = [
     (VEO, {"enable_gif": False, "resolution": "1080p"}, {"enable_gif": False}),
     (VEO, {"official_fallback": True}, {"official_fallback": True}),
     ("veo3.1-quality", {"official_fallback": True}, {"official_fallback": True}),
-    *((VEO, {"image_urls": [URL] * n}, {"generation_type": t}) for n, t in ((1, "frame"), (2, "frame"), (3, "reference"))),
+    *(
+        (VEO, {"image_urls": [URL] * n}, {"generation_type": t})
+        for n, t in ((1, "frame"), (2, "frame"), (3, "reference"))
+    ),
     *(
         (VEO, {"image_urls": [URL] * n, "generation_type": "reference"}, {"generation_type": "reference"})
         for n in (1, 2, 3)

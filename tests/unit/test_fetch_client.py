@@ -129,7 +129,7 @@ async def test_a_request_carries_nothing_that_identifies_its_sender(out: Path, m
         await fetch(fetcher, here.url(), out.with_name("second"))
 
     names = {line.split(":")[0].lower() for line in here.requests[1].splitlines()[1:] if line}
-    assert names == {"host", "accept", "accept-encoding", "user-agent"}
+    assert names == {"host", "accept", "accept-encoding", "user-agent", "connection"}
     assert "accept-encoding: identity" in here.requests[1].lower()
 
 

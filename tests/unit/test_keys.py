@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -23,6 +23,7 @@ from app.errors import (
     IpNotAllowed,
     KeyNotFound,
     ScopeMissing,
+    WrongPepper,
 )
 from app.values import utcnow
 from tests.factories import PEPPER, accept_task, finish_task, make_account, make_key
@@ -502,3 +503,14 @@ async def test_suspension_and_limits_change_one_account(engine: AsyncEngine):
 
     assert await accounts.get(other.id) == other
     assert {account.id, other.id} <= {found.id for found in await accounts.list()}
+
+
+async def test_a_key_minted_with_another_pepper_than_the_deployments_is_refused(
+    fresh_database: Callable[..., str],
+) -> None:
+    url = fresh_database(migrated=True)
+    account = await make_account(url)
+    await make_key(url, account)
+
+    with pytest.raises(WrongPepper, match="MEDIAGATE_KEY_PEPPER"):
+        await make_key(url, account, pepper=SecretStr("another pepper, of a process with other settings"))

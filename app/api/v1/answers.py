@@ -34,7 +34,7 @@ def json_answer(body: wire.Wire, *, headers: dict[str, str] | None = None, statu
 
 
 async def rendered_answer(rendered: Rendered, *, headers: dict[str, str]) -> Response:
-    """Answer with a document whose long parts lie in files. Its length is promised: a file that changes breaks it off."""
+    """Answer with a document whose long parts lie in files. One that changes breaks off: its length was promised."""
     headers = headers | {"content-length": str(rendered.size_bytes)}
     if rendered.size_bytes <= SMALL_BYTES:
         body = b"".join([piece async for piece in rendered.pieces()])

@@ -54,9 +54,9 @@ async def allow_file(
     return principal
 
 
-@router.api_route(
+@router.head("/{public_id}/{kind}", include_in_schema=False)
+@router.get(
     "/{public_id}/{kind}",
-    methods=["GET", "HEAD"],
     summary="Read a result's bytes",
     description="With the owner's API key, or with the signature in the query of the URLs that answers give. "
     "HEAD, `If-None-Match` and one `Range` are supported.",
@@ -126,7 +126,9 @@ def stored_path(services: Services, file: StoredFile, *, task_id: str) -> Path:
         raise ResultExpired
     path: Path = services.storage.path_of(file.storage_key)
     if not path.is_file():
-        raise ResultUnavailable("The file is not in the storage. Tell your administrator the task's id.", task_id=task_id)
+        raise ResultUnavailable(
+            "The file is not in the storage. Tell your administrator the task's id.", task_id=task_id
+        )
     return path
 
 
@@ -163,7 +165,7 @@ def _is_known(header: str | None, etag: str) -> bool:
 
 async def _pieces(path: Path, part: Part) -> AsyncIterator[bytes]:
     """Yield the bytes of ``part``. A file that ends too early breaks the connection. Raises: OSError."""
-    with path.open("rb", buffering=0) as file:  # noqa: ASYNC230 - a local file; the reads below leave the loop
+    with path.open("rb", buffering=0) as file:
         file.seek(part.start)
         left = part.end - part.start
         while left:

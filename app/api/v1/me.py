@@ -203,7 +203,8 @@ def _moment(text: str | None, *, param: str, whole_day: bool) -> datetime | None
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError, OSError):
         raise InvalidParameter(
-            f"'{param}' must be a date such as 2026-11-24, a time such as 2026-11-24T08:00:00Z, or Unix seconds.", param=param
+            f"'{param}' must be a date such as 2026-11-24, a time such as 2026-11-24T08:00:00Z, or Unix seconds.",
+            param=param,
         ) from None
 
 

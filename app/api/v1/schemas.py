@@ -1,4 +1,4 @@
-"""JSON Schemas of the bodies that are read by hand, and examples. What a model allows is the catalogue's: /v1/models."""
+"""JSON Schemas of the bodies that are read by hand, and examples. What a model allows is told by /v1/models."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ VIDEO_EXAMPLES: Json = {
         "metadata": {"order": "1042"},
     },
 }
-OPENAI_VIDEO_EXAMPLES: Json = {"as the SDK sends it": {"prompt": "A paper boat in the rain", "seconds": "5", "size": "1280x720"}}
+OPENAI_VIDEO_EXAMPLES: Json = {
+    "as the SDK sends it": {"prompt": "A paper boat in the rain", "seconds": "5", "size": "1280x720"}
+}
 REMIX_EXAMPLES: Json = {"extend": {"prompt": "The boat sails on into the sunset"}}
 QUOTE_EXAMPLES: Json = {
     "video": {"endpoint": "videos/generations", "prompt": "A paper boat in the rain", "duration": 5},
@@ -64,8 +66,8 @@ COMMON: Json = {
 }
 IMAGE: Json = {
     "size": _text(
-        "`WxH`, a ratio such as `16:9`, or `auto`. The pixels are decided by `quality`: `WxH` is read as its ratio; the "
-        "reply states the true ones.",
+        "`WxH`, a ratio such as `16:9`, or `auto`. The pixels are decided by `quality`: `WxH` is read as its ratio; "
+        "the reply states the true ones.",
         default="1024x1024",
     ),
     "quality": _text(
@@ -147,7 +149,11 @@ def bodies(
         "ImageEditForm": _object(
             {
                 **edit,
-                "image": {"description": "1 to 5 files of at most 50 MiB; also as `image[]`.", "type": "array", "items": FILE},
+                "image": {
+                    "description": "1 to 5 files of at most 50 MiB; also as `image[]`.",
+                    "type": "array",
+                    "items": FILE,
+                },
                 "mask": FILE | {"description": "PNG with alpha, as large as the first image."},
             },
             required=("prompt", "image"),

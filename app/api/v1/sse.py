@@ -1,4 +1,4 @@
-"""Turns a service's events into server-sent events: an early fault keeps its status, silence is filled with comments."""
+"""Turns a service's events into server-sent events: an early fault keeps its status, comments fill the silence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.api.errors import envelope, public_error
 from app.media.base64_stream import Rendered, render_event
 
 PING: Final = b": ping\n\n"
-"""A comment, which no client shows its user. No frame ever has an ``id:``: some clients fail at the next comment then."""
+"""A comment, which no client shows its user. No frame ever has an ``id:``: after one, comments break some clients."""
 PING_EVERY_S = 15.0
 
 T = TypeVar("T")
@@ -92,9 +92,7 @@ async def _step(events: AsyncIterator[Any]) -> Any:
 class EventStream(StreamingResponse):
     """Sends the frames, and closes them however the sending ends."""
 
-    def __init__(
-        self, request: Request, begin: Rendered | bytes, frames: Frames[Any], headers: dict[str, str]
-    ) -> None:
+    def __init__(self, request: Request, begin: Rendered | bytes, frames: Frames[Any], headers: dict[str, str]) -> None:
         self._request = request
         self._begin = begin
         self._frames = frames

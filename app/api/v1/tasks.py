@@ -81,7 +81,7 @@ async def get_task(
 @router.get(
     "/{task_id}/events",
     summary="Watch a task",
-    description="Server-sent events named `task.updated`, `{\"type\": \"task.updated\", \"task\": {...}}`: one at once, "
+    description='Server-sent events named `task.updated`, `{"type": "task.updated", "task": {...}}`: one at once, '
     "one for each change, the last with the final state.",
     response_class=Response,
     responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}, **READ_ERRORS},

@@ -71,8 +71,8 @@ TASK_REPLY: dict[int | str, dict[str, Any]] = {200: {"headers": TASK_HEADERS}}
 @router.post(
     "/generations",
     summary="Make a video",
-    description="Answers at once with the queued task; poll `GET /v1/tasks/{id}`. Everything is checked before a credit "
-    "is held.",
+    description="Answers at once with the queued task; poll `GET /v1/tasks/{id}`. Everything is checked before "
+    "a credit is held.",
     response_model=wire.Task,
     responses=TASK_REPLY | SUBMIT_ERRORS,
     openapi_extra=json_body("VideoGeneration", examples=schemas.VIDEO_EXAMPLES),
@@ -191,9 +191,13 @@ async def download_video(
 @router.post(
     "/{video_id}/remix",
     summary="Extend a video",
-    description="The source must be the caller's, finished, and of a family that can be remixed. The answer is the task "
-    "and an OpenAI Video in one.",
-    responses={200: {"model": wire.RemixedVideo, "headers": TASK_HEADERS}, **SUBMIT_ERRORS, **errors(ModelNotFound, TaskNotFound)},
+    description="The source must be the caller's, finished, and of a family that can be remixed. The answer is the "
+    "task and an OpenAI Video in one.",
+    responses={
+        200: {"model": wire.RemixedVideo, "headers": TASK_HEADERS},
+        **SUBMIT_ERRORS,
+        **errors(ModelNotFound, TaskNotFound),
+    },
     openapi_extra=json_body("VideoRemix", examples=schemas.REMIX_EXAMPLES),
     operation_id="remix_video",
 )

@@ -35,7 +35,9 @@ class ErrorBody(Wire):
     param: str | None = Field(None, description="The field that is at fault.")
     reason: str
     request_id: str | None = None
-    task_id: str | None = Field(None, description="The task this is about. When it is set, do not send the request again.")
+    task_id: str | None = Field(
+        None, description="The task this is about. When it is set, do not send the request again."
+    )
 
 
 class ErrorEnvelope(Wire):

@@ -171,7 +171,7 @@ class JsonScanner:
         mark = data[end]
         self._steps_left -= 1
         if self._steps_left < 0:
-            raise DocumentTooComplex("too many values")
+            raise DocumentTooComplex("too many values", path=self._path())
         if mark == _QUOTE:
             self._keep(data[position:end])
             self._begin_string()
@@ -180,7 +180,7 @@ class JsonScanner:
         frame = self._frames[-1] if self._frames else None
         if mark in (_OPEN_OBJECT, _OPEN_ARRAY):
             if len(self._frames) == self._max_depth:
-                raise DocumentTooComplex("nested too deep")
+                raise DocumentTooComplex("nested too deep", path=self._path())
             is_object = mark == _OPEN_OBJECT
             self._frames.append(_Frame(is_object, "" if is_object else 0, wants_key=is_object))
         elif mark in (_CLOSE_OBJECT, _CLOSE_ARRAY):
@@ -208,7 +208,7 @@ class JsonScanner:
             self._state = self._in_string
 
     def _in_string(self, data: bytes, position: int) -> int:
-        end = _end(_INSIDE_STRING, data, position)
+        end = _string_end(data, position)
         if _is_quote(data, end):
             end += 1
             self._state = self._between
@@ -216,7 +216,7 @@ class JsonScanner:
         return end
 
     def _in_key(self, data: bytes, position: int) -> int:
-        end = _end(_INSIDE_STRING, data, position)
+        end = _string_end(data, position)
         self._keep(data[position:end])
         self._key += data[position:end]
         if not _is_quote(data, end):
@@ -230,7 +230,7 @@ class JsonScanner:
 
     def _in_head(self, data: bytes, position: int) -> int:
         """At the start of a value: is it a data: URL?"""
-        end = _end(_INSIDE_STRING, data, position)
+        end = _string_end(data, position)
         self._head += data[position:end]
         head = bytes(self._head)
         plain = head.split(b"\\", 1)[0]
@@ -250,7 +250,7 @@ class JsonScanner:
         return end
 
     def _in_value(self, data: bytes, position: int) -> int:
-        end = _end(_INSIDE_STRING, data, position)
+        end = _string_end(data, position)
         self._take(data[position:end])
         if not _is_quote(data, end):
             return end
@@ -349,6 +349,15 @@ def _end(pattern: re.Pattern[bytes], data: bytes, position: int) -> int:
     """Where ``pattern``, which also matches nothing, stops."""
     match = pattern.match(data, position)
     return position if match is None else match.end()
+
+
+def _string_end(data: bytes, position: int) -> int:
+    """Where string content stops: at its quote, at the end of the data, or at half of an escape there."""
+    quote = data.find(b'"', position)
+    end = len(data) if quote < 0 else quote
+    if data.find(b"\\", position, end) < 0:  # megabytes of base64 take this way
+        return end
+    return _end(_INSIDE_STRING, data, position)
 
 
 def _is_quote(data: bytes, position: int) -> bool:

@@ -51,7 +51,9 @@ class DemoProvider:
     """Images and films drawn on this machine. Belongs to one event loop; ``close`` ends its children."""
 
     name = "demo"
-    capabilities = Capabilities(operations=frozenset(Operation), submit=SubmitSafety.IDEMPOTENT, cancel=True)
+    capabilities = Capabilities(
+        operations=frozenset(Operation), submit=SubmitSafety.IDEMPOTENT, cancel=True, poll_s=0.5
+    )
 
     def __init__(self, *, slots: int | None = None) -> None:
         self._slots = slots or spare_cores()

@@ -119,10 +119,10 @@ class Job:
         return path if path.exists() else None
 
     def set_progress(self, percent: int) -> None:
-        (self.path / "progress").write_text(f"{percent:03d}")
+        self._write("progress", str(percent))
 
     def progress(self) -> int:
-        with suppress(FileNotFoundError, ValueError):  # not begun, or being written at this moment
+        with suppress(FileNotFoundError):
             return min(99, int((self.path / "progress").read_text()))
         return 0
 
@@ -186,14 +186,19 @@ class Slot:
     def _take(self) -> None:
         until = time.monotonic() + GIVE_WAY_S
         while True:
-            if self._urgent or not self._is_urgent_waiting() or time.monotonic() > until:
-                for number in range(self._count):
-                    file = (self._folder / f"slot-{number}").open("ab")
-                    if _try_flock(file, fcntl.LOCK_EX):
-                        self._held = file
-                        return
-                    file.close()
+            is_our_turn = self._urgent or not self._is_urgent_waiting() or time.monotonic() > until
+            if is_our_turn and self._try_take():
+                return
             time.sleep(SLOT_PAUSE_S)
+
+    def _try_take(self) -> bool:
+        for number in range(self._count):
+            file = (self._folder / f"slot-{number}").open("ab")
+            if _try_flock(file, fcntl.LOCK_EX):
+                self._held = file
+                return True
+            file.close()
+        return False
 
     def _is_urgent_waiting(self) -> bool:
         with (self._folder / "urgent").open("ab") as waiting:

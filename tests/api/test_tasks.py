@@ -1,0 +1,172 @@
+"""Tasks over HTTP: reading, waiting, listing, watching, stopping."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from app.values import new_id, task_public_id
+
+VIDEO = {"prompt": "a paper boat", "resolution": "480p", "duration": 4}
+FIELDS = {
+    "id", "task_id", "object", "type", "model", "status", "progress", "prompt", "resolution", "quality", "size",
+    "aspect_ratio", "duration", "credits", "credits_held", "created_at", "started_at", "completed_at", "expires_at",
+    "image_url", "video_url", "result", "error", "warnings", "metadata",
+}  # fmt: skip
+
+
+@pytest.fixture
+async def queued(client, caller):
+    """Return a video task that nobody works on."""
+    made = await client.post(
+        "/v1/videos/generations", json={**VIDEO, "metadata": {"order": "1042"}, "sparkle": 1}, headers=caller.headers
+    )
+    return made.json()
+
+
+async def test_a_task_says_everything_there_is_to_say(client, caller, queued):
+    task = (await client.get(f"/v1/tasks/{queued['id']}", headers=caller.headers)).json()
+
+    assert set(task) == FIELDS
+    assert task == queued
+    assert task["metadata"] == {"order": "1042"}
+    assert task["warnings"] == ["Unknown field 'sparkle' was ignored."]
+    assert (task["result"], task["error"], task["completed_at"], task["video_url"]) == (None, None, None, None)
+
+
+async def test_a_finished_image_task_has_its_result(client, caller):
+    made = await client.post("/v1/images/generations", json={"prompt": "a fox"}, headers=caller.headers)
+
+    task = (await client.get(f"/v1/tasks/{made.json()['id']}", headers=caller.headers)).json()
+
+    image = task["result"]["images"][0]
+    assert (task["type"], task["status"], task["progress"]) == ("image.generation", "completed", 100)
+    assert (task["credits"], task["credits_held"], task["quality"]) == (1, 0, "standard")
+    assert (image["width"], image["height"], image["content_type"]) == (1024, 1024, "image/png")
+    assert task["image_url"] == image["url"]
+    assert (await client.get(task["image_url"])).headers["content-length"] == str(image["size_bytes"])
+    assert 7 * 86400 - 60 < task["expires_at"] - task["completed_at"] <= 7 * 86400 + 1
+    assert task["created_at"] <= task["started_at"] <= task["completed_at"]
+
+
+async def test_one_id_works_on_every_route(client, caller):
+    made = await client.post("/v1/images/generations", json={"prompt": "a fox"}, headers=caller.headers)
+    image_id = made.json()["id"]
+
+    for path in (f"/v1/tasks/{image_id}", f"/v1/images/{image_id}", f"/v1/videos/{image_id}"):
+        answer = await client.get(path, headers=caller.headers)
+        assert (answer.status_code, answer.json()["id"]) == (200, image_id), path
+
+
+async def test_a_video_s_id_at_the_images_route_says_where_to_look(client, caller, queued):
+    answer = await client.get(f"/v1/images/{queued['id']}", headers=caller.headers)
+
+    assert answer.status_code == 400
+    assert f"/v1/videos/{queued['id']}" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("task_id", ["task_x", "nonsense", task_public_id(new_id()), "task_" + "9" * 26, "%00"])
+async def test_an_unknown_id_is_404(client, caller, task_id):
+    answer = await client.get(f"/v1/tasks/{task_id}", headers=caller.headers)
+
+    assert (answer.status_code, answer.json()["error"]["reason"]) == (404, "task_not_found")
+
+
+async def test_waiting_ends_when_the_task_does(client, caller):
+    made = await client.post("/v1/images/generations", json={"prompt": "a fox"}, headers=caller.headers)
+
+    answer = await client.get(f"/v1/tasks/{made.json()['id']}?wait=60", headers=caller.headers)
+
+    assert answer.json()["status"] == "completed"
+
+
+async def test_waiting_in_vain_answers_with_the_state(client, caller, queued):
+    answer = await client.get(f"/v1/tasks/{queued['id']}?wait=0.1", headers=caller.headers)
+
+    assert (answer.status_code, answer.json()["status"]) == (200, "queued")
+    assert answer.headers["openai-poll-after-ms"] == "2000"
+
+
+async def test_the_list_can_be_narrowed(client, caller, queued):
+    image = await client.post("/v1/images/generations", json={"prompt": "a fox"}, headers=caller.headers)
+    ids = {"image": image.json()["id"], "video": queued["id"]}
+
+    async def listed(query: str) -> list[str]:
+        answer = await client.get(f"/v1/tasks?{query}", headers=caller.headers)
+        assert answer.status_code == 200, answer.text
+        return [task["id"] for task in answer.json()["data"]]
+
+    assert await listed("") == [ids["image"], ids["video"]]
+    assert await listed("status=queued") == [ids["video"]]
+    assert await listed("status=completed") == [ids["image"]]
+    assert await listed("status=failed") == []
+    assert await listed("type=image.generation") == [ids["image"]]
+    assert await listed(f"model={queued['model']}") == [ids["video"]]
+    assert await listed("limit=1") == [ids["image"]]
+    assert await listed(f"limit=1&after={ids['image']}") == [ids["video"]]
+
+
+async def test_another_account_sees_nothing_of_it(client, make_caller, queued):
+    other = await make_caller()
+
+    listed = await client.get("/v1/tasks", headers=other.headers)
+    page = await client.get(f"/v1/tasks?after={queued['id']}", headers=other.headers)
+
+    assert listed.json()["data"] == []
+    assert (page.status_code, page.json()["error"]["param"]) == (400, "after")
+
+
+async def test_cancelling_a_queued_task_is_free_and_final(client, caller, queued):
+    cancelled = await client.post(f"/v1/tasks/{queued['id']}/cancel", headers=caller.headers)
+    again = await client.post(f"/v1/tasks/{queued['id']}/cancel", headers=caller.headers)
+
+    assert (cancelled.status_code, cancelled.json()["status"]) == (200, "cancelled")
+    assert (cancelled.json()["credits"], cancelled.json()["credits_held"]) == (0, 0)
+    assert again.json() == cancelled.json()
+    assert (await caller.balance()).credits == 1000
+    assert await caller.ledger_kinds() == ["topup"]
+
+
+async def test_deleting_an_unfinished_task_cancels_it(client, caller, queued):
+    deleted = await client.delete(f"/v1/tasks/{queued['id']}", headers=caller.headers)
+    gone = await client.get(f"/v1/tasks/{queued['id']}", headers=caller.headers)
+
+    assert deleted.json() == {"id": queued["id"], "object": "task.deleted", "deleted": True}
+    assert gone.status_code == 404
+    assert (await caller.balance()).held == 0
+
+
+async def test_a_key_that_may_not_make_videos_may_not_stop_them(client, caller, queued, services):
+    reader = await services.keys.mint(caller.account.id, scopes=["tasks:read"])
+    headers = {"authorization": f"Bearer {reader.secret}"}
+
+    answers = [
+        await client.post(f"/v1/tasks/{queued['id']}/cancel", headers=headers),
+        await client.delete(f"/v1/tasks/{queued['id']}", headers=headers),
+    ]
+
+    assert [answer.json()["error"]["reason"] for answer in answers] == ["scope_missing"] * 2
+    assert (await caller.balance()).held == 32
+
+
+async def test_watching_a_task_ends_with_its_final_state(client, caller, queued):
+    await client.post(f"/v1/tasks/{queued['id']}/cancel", headers=caller.headers)
+
+    answer = await client.get(f"/v1/tasks/{queued['id']}/events", headers=caller.headers)
+
+    event, data = answer.text.removesuffix("\n\n").split("\n")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.headers["x-task-id"] == queued["id"]
+    assert event == "event: task.updated"
+    assert json.loads(data.removeprefix("data: "))["task"]["status"] == "cancelled"
+
+
+async def test_no_answer_tells_where_the_work_was_done(client, caller, services):
+    made = await client.post("/v1/images/generations", json={"prompt": "a fox"}, headers=caller.headers)
+
+    task = await client.get(f"/v1/tasks/{made.json()['id']}", headers=caller.headers)
+
+    for word in ("upstream", "demo", "storage_key", "lease"):
+        assert word not in task.text
+        assert word not in made.text.split('"b64_json"')[0]

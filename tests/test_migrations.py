@@ -1,0 +1,69 @@
+"""Migrations go up and down on a real database, twice, and at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from app.db import make_engine, once
+from app.migrate import FOLDER, head_revision, migrate
+from tests.factories import finish_task, make_account, make_key
+
+OBJECTS = """SELECT relname AS name FROM pg_class
+ WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r','i','S','v')
+ UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"""
+
+
+async def objects_of(url: str) -> set[str]:
+    engine = make_engine(url, role=None, pooled=False)
+    try:
+        return {row["name"] for row in await once(engine, OBJECTS)}
+    finally:
+        await engine.dispose()
+
+
+async def test_down_undoes_everything_that_up_did(fresh_database: Callable[..., str]) -> None:
+    url = fresh_database()
+
+    assert await migrate(url) == head_revision()
+    made = await objects_of(url)
+    assert await migrate(url, "base") is None
+    left = await objects_of(url)
+
+    assert {"ledger", "tasks", "mg_reserve", "mg_settle"} <= made
+    assert left == {"alembic_version", "alembic_version_pkc"}
+    assert await migrate(url) == head_revision()
+    assert await objects_of(url) == made
+
+
+async def test_two_deploys_at_once_take_turns(fresh_database: Callable[..., str]) -> None:
+    url = fresh_database()
+
+    revisions = await asyncio.gather(*(migrate(url) for _ in range(3)))
+
+    assert revisions == [head_revision()] * 3
+
+
+async def test_a_migrated_database_works_as_the_restricted_role(fresh_database: Callable[..., str]) -> None:
+    url = fresh_database(migrated=True)
+    account = await make_account(url, credits=100)
+    await finish_task(url, await make_key(url, account), hold=10)
+
+    engine = make_engine(url, pooled=False)
+    try:
+        [row] = await once(engine, "SELECT current_user AS who, posted FROM accounts WHERE id = $1", (account.id,))
+    finally:
+        await engine.dispose()
+
+    assert (row["who"], row["posted"]) == ("mediagate_app", 90)
+
+
+def test_the_head_by_file_names_is_alembics_head() -> None:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER))
+    config.set_main_option("path_separator", "os")
+
+    assert ScriptDirectory.from_config(config).get_current_head() == head_revision()
