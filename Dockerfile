@@ -12,7 +12,8 @@ COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY app ./app
 COPY workers ./workers
 COPY migrations ./migrations
-RUN pip --python /opt/mediagate install --no-deps --no-index --no-build-isolation .
+RUN pip wheel --no-deps --no-index --no-build-isolation --wheel-dir /wheels . \
+    && pip --python /opt/mediagate install --no-deps --no-index /wheels/*.whl
 
 FROM python:3.13-slim-bookworm
 RUN groupadd --gid 10001 mediagate \

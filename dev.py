@@ -6,6 +6,7 @@ the hash-locked requirements, and only when those changed. Arguments after the c
 """
 
 import ast
+import functools
 import hashlib
 import importlib.util
 import json
@@ -204,6 +205,7 @@ def install(*arguments: str) -> None:
         )
 
 
+@functools.cache
 def find_uv() -> str | None:
     """Return uv, which is many times faster than pip; where there is none, pip puts one into the environment."""
     found = find_ready_uv()
@@ -214,7 +216,10 @@ def find_uv() -> str | None:
             [str(PYTHON), "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(ROOT / UV)],
             env=pip_environment(),
         )
-    return find_ready_uv()
+    found = find_ready_uv()
+    if found is None:
+        say("uv could not be installed; pip does it, and takes longer.")
+    return found
 
 
 def find_ready_uv() -> str | None:

@@ -75,7 +75,7 @@ class UpstreamSpec(Frozen):
     base_url: str | None = Field(None, pattern=r"^https?://")
     secret_env: EnvName | None = None
     concurrency: int = Field(4, ge=1)
-    """Calls at the same time, per process."""
+    """Tasks of one model that may be with this account at the same time."""
     options: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -7,11 +7,7 @@ from typing import Any
 
 from app.requests import ImageRequest, MediaFile, Operation, VideoRequest
 
-_IMAGE_FIELDS = frozenset(
-    {"width", "height", "crop_width", "crop_height", "ratio", "size", "quality", "output_format", "output_compression",
-     "background", "partial_images", "response_format"}
-)  # fmt: skip
-_VIDEO_FIELDS = frozenset({"width", "height", "ratio", "resolution", "duration", "size"})
+_SHAPE = frozenset({"width", "height", "ratio", "resolution", "duration", "size", "hints"})
 
 
 def image_request(request: Mapping[str, Any], inputs: Iterable[MediaFile]) -> ImageRequest:
@@ -26,11 +22,11 @@ def image_request(request: Mapping[str, Any], inputs: Iterable[MediaFile]) -> Im
         quality=params["quality"],
         output_format=params["output_format"],
         output_compression=params.get("output_compression"),
-        background=params.get("background"),
+        background=params["hints"].get("background"),
         images=tuple(file for file in files if file.field != "mask"),
         mask=next((file for file in files if file.field == "mask"), None),
         partial_images=params.get("partial_images") or 0,
-        hints={name: value for name, value in params.items() if name not in _IMAGE_FIELDS},
+        hints=params["hints"],
     )
 
 
@@ -55,6 +51,6 @@ def video_request(
         first_frame=next(iter(of("first_frame_image")), None),
         videos=(source,) if source else of("video_url", "video_urls"),
         audios=of("audio_urls"),
-        params={name: value for name, value in params.items() if name not in _VIDEO_FIELDS},
+        params={name: value for name, value in params.items() if name not in _SHAPE},
         source_upstream_id=request.get("source", {}).get("upstream_id"),
     )

@@ -60,7 +60,7 @@ async def test_a_quote_is_the_price(client, caller, endpoint, body, credits):
     assert (answer.status_code, quote["credits"]) == (200, credits)
     assert quote["unit_credits"] * quote["quantity"] == credits
     assert quote["price_version"]
-    assert str(credits) in quote["explain"]
+    assert str(quote["unit_credits"]) in quote["explain"]
 
 
 async def test_a_quote_equals_the_hold(client, caller):

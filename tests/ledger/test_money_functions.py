@@ -411,7 +411,7 @@ async def test_one_reference_posted_from_everywhere_adds_once(crowd: AsyncEngine
 
 
 async def test_mixed_work_at_once_ends_in_balanced_books(crowd: AsyncEngine):
-    account = await make_account(crowd, credits=500, max_in_flight=1000)
+    account = await make_account(crowd, credits=600, max_in_flight=1000)  # enough for all holds at once
     keys = [await make_key(crowd, account) for _ in range(4)]
 
     async def life(i: int) -> str:
