@@ -148,8 +148,8 @@ class WrongPepper(InvalidRequest):
 
     def __init__(self) -> None:
         super().__init__(
-            "MEDIAGATE_KEY_PEPPER is not the one the keys in this database were made with: the gateway would refuse a key "
-            "minted now. Set it as for the API, or name its data folder in MEDIAGATE_DATA."
+            "MEDIAGATE_KEY_PEPPER is not the one the keys in this database were made with: the gateway would refuse "
+            "a key minted now. Set it as for the API, or name its data folder in MEDIAGATE_DATA."
         )
 
 

@@ -45,16 +45,6 @@ async def spool_folder(settings: Settings) -> AsyncIterator[Path]:
         shutil.rmtree(folder)  # at once: it is mostly empty by now, and a cancelled request cannot wait
 
 
-def remove_stale_spools(settings: Settings, *, older_than: float) -> int:
-    """Remove what killed processes left behind: folders not touched since ``older_than`` (Unix seconds)."""
-    if not settings.spool_dir.is_dir():
-        return 0
-    stale = [folder for folder in settings.spool_dir.iterdir() if folder.stat().st_mtime < older_than]
-    for folder in stale:
-        shutil.rmtree(folder)
-    return len(stale)
-
-
 async def read_body(request: Request, *, settings: Settings, spool: Path) -> Intake:
     """Read the whole body into ``spool`` and small fields. No file and no data: URL is ever whole in memory.
 

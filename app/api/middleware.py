@@ -6,7 +6,6 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Awaitable
 from typing import TypeVar
 
 import structlog
@@ -62,30 +61,6 @@ class RequestShell:
             raise InvalidParameter(
                 f"The request's URL and headers are larger than {self._settings.header_bytes} bytes."
             )
-
-
-async def until_disconnect(request: Request) -> None:
-    """Return when the client leaves. The body must have been read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def unless_disconnected(request: Request, work: Awaitable[T]) -> T:
-    """Wait for ``work`` and return its result, but no longer than the client does.
-
-    Raises: ClientDisconnect when the client left first. ``work`` should be a task that somebody else keeps: it is
-    never cancelled here, because what was paid for goes on.
-    """
-    running = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(until_disconnect(request))
-    try:
-        await asyncio.wait([running, leaving], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        leaving.cancel()
-        await asyncio.wait([leaving])
-    if running.done():
-        return running.result()
-    raise ClientDisconnect
 
 
 class _PacedBody:

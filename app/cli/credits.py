@@ -98,7 +98,7 @@ def audit(no_storage: bool, as_json: bool) -> None:
         from app.credits.audit import Audit
         from app.storage.local import LocalStore
 
-        return await Audit(engine).run(None if no_storage else LocalStore(settings.storage_dir).keys())
+        return await Audit(engine).run(None if no_storage else LocalStore(settings.storage_dir).walk())
 
     findings = with_database(work)
     emit([_shown(finding) for finding in findings], as_json=as_json, text="\n".join(map(_line, findings)))

@@ -162,7 +162,7 @@ def _running_instance(settings: Settings) -> int | None:
     """The process of the gateway that runs on this data folder and port, if one does."""
     try:
         note = json.loads(instance_file(settings.data).read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return note["pid"] if is_running(note["pid"]) and note["public_url"] == settings.base_url else None
 

@@ -89,7 +89,7 @@ def _find_running(settings: Settings) -> Gateway | None:
     try:
         note = json.loads(instance_file(settings.data).read_text())
         credentials = json.loads(credentials_file(settings.data).read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return Gateway(note["public_url"], credentials["demo_key"]) if is_running(note["pid"]) else None
 

@@ -218,7 +218,7 @@ def money_errors(*, needed: Credits) -> Iterator[None]:
                 raise KeyBudgetExhausted from error
             case "MG409":
                 raise ReferenceConflict(
-                    "This reference was used before with another amount or account, or the refund is above the capture.",
+                    "This reference was used before with another amount or account, or a refund is above its capture.",
                     param="ref",
                 ) from error
             case "MG411":

@@ -65,8 +65,7 @@ class Retention:
         """Delete stored objects that no live row names and that are too old to be on their way. Returns how many."""
         removed = 0
         before = time.time() - ORPHAN_AGE_S
-        stored = self._storage.keys()
-        old = (key for key, modified, _ in stored if modified < before)
+        old = (key for key, modified, _ in self._storage.walk() if modified < before)
         while batch := await asyncio.to_thread(_next, old):
             rows = await db.once(
                 self._engine,

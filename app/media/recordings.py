@@ -28,6 +28,9 @@ VIDEO_CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4")
 MISSING_S = 1.0
 MISSING_PART = 0.05
 
+# Titles in some old encoding are no reason to refuse a film; from 19 on PyAV thinks so too, and has no such argument.
+_LENIENT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+
 
 def inspect_video(path: Path) -> dict[str, Any]:
     """Return the facts of a video, or ``{"refused": why}``.
@@ -102,9 +105,7 @@ def _open(file: Any, kind: str) -> InputContainer:
     formats = {"WAV": "wav", "MP3": "mp3", "WebM": "matroska", "MKV": "matroska"}
     only = {"format_whitelist": formats.get(kind, "mov"), "protocol_whitelist": "none"}
     try:
-        container: InputContainer = av.open(
-            file, mode="r", options=only, container_options=only, metadata_errors="ignore"
-        )
+        container: InputContainer = av.open(file, mode="r", options=only, **_LENIENT)
     except (av.FFmpegError, ValueError) as error:
         raise Refused(f"begins like {kind} but cannot be read: damaged or cut off ({_words(error)})") from None
     for stream in container.streams:

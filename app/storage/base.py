@@ -31,7 +31,7 @@ class BlobStore(Protocol):
     async def delete(self, key: str) -> bool:
         """Remove a file. Returns False when there was none. Raises: InvalidKey."""
 
-    def keys(self) -> Iterator[tuple[str, float, int]]:
+    def walk(self) -> Iterator[tuple[str, float, int]]:
         """Yield key, time of change (Unix seconds) and size of every file, in no order. Blocks: run it in a thread."""
 
 

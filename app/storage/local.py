@@ -40,7 +40,7 @@ class LocalStore:
         """See BlobStore."""
         return await asyncio.to_thread(_unlink, self.path_of(key))
 
-    def keys(self) -> Iterator[tuple[str, float, int]]:
+    def walk(self) -> Iterator[tuple[str, float, int]]:
         """See BlobStore. What is being adopted is left out."""
         if not self._root.is_dir():
             return

@@ -10,11 +10,10 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from app.api.body import remove_stale_spools, spool_folder
+from app.api.body import spool_folder
 from app.media.base64_stream import Base64Sink
 from app.settings import Settings
 from tests.api.bodies import Client, reading_app, serving, upload
@@ -256,17 +255,3 @@ async def test_a_full_disk_is_a_503_and_any_other_fault_of_it_a_500(
 
     assert answer.status == (500 if code == errno.EIO else 503)
     assert client.spooled() == []
-
-
-async def test_what_a_killed_process_left_is_removed_when_it_is_old(tmp_path: Path) -> None:
-    settings: Any = Settings(data=tmp_path)
-    assert remove_stale_spools(settings, older_than=0) == 0
-    old, young = settings.spool_dir / "old", settings.spool_dir / "young"
-    for folder in (old, young):
-        folder.mkdir(parents=True)
-        (folder / "part-1").write_bytes(b"x")
-    os.utime(old, (1000, 1000))
-
-    assert remove_stale_spools(settings, older_than=2000) == 1
-
-    assert [folder.name for folder in settings.spool_dir.iterdir()] == ["young"]

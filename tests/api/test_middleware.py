@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import structlog
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.middleware import RequestShell, unless_disconnected
+from app.api.middleware import RequestShell
 from app.errors import Overloaded
 from app.settings import Settings
 from tests.api.bodies import Answer, Client, read_answer, reading_app, serving
@@ -192,56 +192,3 @@ async def test_waiting_for_the_result_is_not_a_slow_body(tmp_path: Path) -> None
         answer = await client.post(b"x")
 
     assert answer.body == b"done"
-
-
-# --- clients that leave ----
-
-
-async def test_work_goes_on_when_its_client_leaves(tmp_path: Path) -> None:
-    left, finished, go = asyncio.Event(), asyncio.Event(), asyncio.Event()
-
-    async def work() -> str:
-        await go.wait()
-        finished.set()
-        return "paid for"
-
-    async def handler(request: Request, send: Send) -> None:
-        await request.body()
-        running = asyncio.create_task(work())
-        try:
-            await unless_disconnected(request, running)
-        except ClientDisconnect:
-            left.set()
-            assert not running.done()
-            await running
-            raise
-
-    async with client_of(handler, tmp_path) as client:
-        _, writer = await asyncio.open_connection("127.0.0.1", client.port)
-        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
-        await writer.drain()
-        writer.close()
-        await asyncio.wait_for(left.wait(), 5)
-        go.set()
-        await asyncio.wait_for(finished.wait(), 5)
-
-    assert finished.is_set()
-
-
-async def test_a_client_that_stays_gets_the_result_or_the_error(tmp_path: Path) -> None:
-    async def result() -> str:
-        return "done"
-
-    async def failure() -> str:
-        raise Overloaded("Try again.")
-
-    async def handler(request: Request, send: Send) -> None:
-        body = await request.body()
-        await say(send, await unless_disconnected(request, result() if body == b"good" else failure()))
-
-    async with client_of(handler, tmp_path) as client:
-        good = await client.post(b"good")
-        bad = await client.post(b"bad")
-
-    assert good.body == b"done"
-    assert bad.error == (503, "overloaded", None)

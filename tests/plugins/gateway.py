@@ -205,15 +205,14 @@ async def no_trace(caller: Caller) -> AsyncIterator[None]:
     before = (await caller.balance(), stored_files(services))
     yield
     assert (await caller.balance(), stored_files(services)) == before
-    async with asyncio.timeout(
-        CLEAR_UP_S
-    ):  # a failed task's answer leaves while its step still clears up behind itself
-        while any(services.settings.spool_dir.iterdir()):
+    # A failed task's answer leaves while its step still clears up behind itself.
+    async with asyncio.timeout(CLEAR_UP_S):
+        while any(services.settings.spool_dir.iterdir()):  # noqa: ASYNC110 - nothing tells that a folder is empty
             await asyncio.sleep(0.01)
 
 
 def stored_files(services: Services) -> set[str]:
-    return {key for key, _, _ in services.storage.keys()}  # noqa: SIM118 - no mapping: tuples
+    return {key for key, _, _ in services.storage.walk()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import trustme
 
 from app.errors import InputUrlRefused, InputUrlUnreachable
 from app.fetch.client import FetchLimits, SafeFetcher, _PinnedConnector
@@ -430,13 +431,15 @@ async def test_what_our_disk_refuses_is_not_the_urls_fault(out: Path) -> None:
 
 
 async def test_one_owner_has_four_fetches_at_a_time_and_others_do_not_wait_for_them(out: Path) -> None:
-    running, peak, go = 0, 0, asyncio.Event()
+    running, peak, go, full = 0, 0, asyncio.Event(), asyncio.Event()
 
     async def behave(head: str, writer: asyncio.StreamWriter) -> None:
         nonlocal running, peak
         if "/quick" not in head:
             running += 1
             peak = max(peak, running)
+            if running == 4:
+                full.set()
             await go.wait()
             running -= 1
         await answer()(head, writer)
@@ -447,6 +450,7 @@ async def test_one_owner_has_four_fetches_at_a_time_and_others_do_not_wait_for_t
             asyncio.create_task(fetch(fetcher, here.url(), out.with_name(f"slow-{n}"), owner="greedy"))
             for n in range(9)
         ]
+        await asyncio.wait_for(full.wait(), 5)
         await fetch(fetcher, here.url("/quick"), out, owner="other")
         go.set()
         await asyncio.gather(*slow)
@@ -457,37 +461,23 @@ async def test_one_owner_has_four_fetches_at_a_time_and_others_do_not_wait_for_t
 
 # --- TLS ----
 
-CERTIFICATE = """\
------BEGIN CERTIFICATE-----
-MIIBnTCCAUSgAwIBAgIUUur2Z90/niQbSJll3iRUQS8LVBwwCgYIKoZIzj0EAwIw
-FzEVMBMGA1UEAwwMZ29vZC5leGFtcGxlMCAXDTI2MTEyNDA5MjU1NloYDzIxMjYx
-MDMxMDkyNTU2WjAXMRUwEwYDVQQDDAxnb29kLmV4YW1wbGUwWTATBgcqhkjOPQIB
-BggqhkjOPQMBBwNCAAT2fX+FKQEPnj7EADZlHl+ToNeCrqmeRvq3o81YnIZ7P6aS
-xC33faswXGEP8B9D+639v8F09hGPV+YSEsLSweLQo2wwajAdBgNVHQ4EFgQUrzqs
-Esj7M3UN8b4h03cZd2TdKIowHwYDVR0jBBgwFoAUrzqsEsj7M3UN8b4h03cZd2Td
-KIowDwYDVR0TAQH/BAUwAwEB/zAXBgNVHREEEDAOggxnb29kLmV4YW1wbGUwCgYI
-KoZIzj0EAwIDRwAwRAIgXj8dzKeR6eM94WNop3EJSGNu6/3QkQnQwnnxTUkSpKkC
-IDXBmN7aYjEt8pbFTbvQxIy4YPNT3sbppUjr+WYlDkVS
------END CERTIFICATE-----
-"""
-KEY = """\
------BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgyDcBtt5/lrVnOmuE
-OPxEMrCMBXOoyYOm0CnKUpJAadqhRANCAAT2fX+FKQEPnj7EADZlHl+ToNeCrqme
-Rvq3o81YnIZ7P6aSxC33faswXGEP8B9D+639v8F09hGPV+YSEsLSweLQ
------END PRIVATE KEY-----
-"""  # of nobody: it only ever served this test on loopback
+
+
+@pytest.fixture(scope="module")
+def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's context with a certificate for good.example, and a client's that trusts its maker."""
+    authority = trustme.CA()
+    server_side, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("good.example").configure_cert(server_side)
+    authority.configure_trust(trusting)
+    return server_side, trusting
 
 
 @pytest.mark.parametrize(("name", "is_right"), [("good.example", True), ("other.example", False)])
 async def test_the_certificate_must_be_of_the_name_although_the_address_is_pinned(
-    out: Path, name: str, is_right: bool
+    out: Path, tls: tuple[ssl.SSLContext, ssl.SSLContext], name: str, is_right: bool
 ) -> None:
-    pem = out.with_name("server.pem")
-    pem.write_text(KEY + CERTIFICATE)
-    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server_side.load_cert_chain(pem)
-    trusting = ssl.create_default_context(cadata=CERTIFICATE)
+    server_side, trusting = tls
     names = Names(good_example=[["127.0.0.1"]], other_example=[["127.0.0.1"]])
 
     async with (
@@ -504,12 +494,8 @@ async def test_the_certificate_must_be_of_the_name_although_the_address_is_pinne
     assert len(here.requests) == int(is_right)
 
 
-async def test_https_does_not_lead_to_http(out: Path) -> None:
-    pem = out.with_name("server.pem")
-    pem.write_text(KEY + CERTIFICATE)
-    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server_side.load_cert_chain(pem)
-    trusting = ssl.create_default_context(cadata=CERTIFICATE)
+async def test_https_does_not_lead_to_http(out: Path, tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    server_side, trusting = tls
     names = Names(good_example=[["127.0.0.1"]])
 
     async with (

@@ -61,7 +61,7 @@ async def test_a_missing_file_is_an_error(store: LocalStore, tmp_path: Path) -> 
     with pytest.raises(FileNotFoundError):
         await store.adopt(tmp_path / "nothing", key())
 
-    assert list(store.keys()) == []
+    assert list(store.walk()) == []
 
 
 async def test_another_file_system_costs_a_copy_that_appears_whole(
@@ -97,7 +97,7 @@ async def test_a_full_disk_leaves_the_source_and_no_half_file(
         await store.adopt(source, key())
 
     assert source.read_bytes() == b"an image"
-    assert list(store.keys()) == []
+    assert list(store.walk()) == []
 
 
 async def test_links_and_folders_are_not_adopted(store: LocalStore, source: Path, tmp_path: Path) -> None:
@@ -151,12 +151,12 @@ async def test_deleting_tells_whether_there_was_a_file(store: LocalStore, source
 async def test_the_audit_sees_every_file_with_its_size_and_nothing_unfinished(
     store: LocalStore, source: Path, tmp_path: Path
 ) -> None:
-    assert list(store.keys()) == []
+    assert list(store.walk()) == []
     place = key()
     await store.adopt(source, place)
     (store.path_of(place).parent / ".adopting-x").write_bytes(b"half")
 
-    [(found, changed, size)] = store.keys()
+    [(found, changed, size)] = store.walk()
 
     assert (found, size) == (place, 8)
     assert abs(changed - datetime.now(UTC).timestamp()) < 60

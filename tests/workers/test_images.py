@@ -199,7 +199,7 @@ async def test_without_credit_nothing_is_sent_and_no_file_stays(
         await caller.image()
 
     assert fake.accepted == {}
-    assert list(services.storage.keys()) == []
+    assert list(services.storage.walk()) == []
     assert await caller.balance() == (0, 0)
 
 

@@ -71,7 +71,7 @@ async def test_a_holder_that_finishes_too_late_removes_its_files_and_charges_not
     await services.advancer.advance(view.id)
 
     assert (await caller.task(view.id)).status == "submitting"
-    assert list(services.storage.keys()) == []
+    assert list(services.storage.walk()) == []
     assert await caller.balance() == (999, 1)
 
 

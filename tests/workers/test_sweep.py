@@ -90,7 +90,7 @@ async def test_an_object_that_no_row_names_goes_and_a_young_one_stays(caller: Ca
 
     assert await services.retention.remove_orphans() == 1
 
-    assert {key for key, _, _ in services.storage.keys()} == {young, view.files[0].storage_key}
+    assert {key for key, _, _ in services.storage.walk()} == {young, view.files[0].storage_key}
 
 
 async def test_files_past_their_retention_are_removed_and_the_task_says_so(caller: Caller, services: Services) -> None:
@@ -102,7 +102,7 @@ async def test_files_past_their_retention_are_removed_and_the_task_says_so(calle
     await services.retention.run_once()
 
     assert [file.state for file in (await caller.task(view.id)).files] == ["deleted"]
-    assert list(services.storage.keys()) == []
+    assert list(services.storage.walk()) == []
 
 
 async def test_an_async_image_is_made_by_a_worker(caller: Caller, services: Services) -> None:

@@ -108,7 +108,7 @@ async def test_a_result_that_cannot_be_read_is_fetched_again_then_given_up_witho
 
     assert (view.status, view.error_code) == ("failed", "result_unavailable")
     assert await caller.balance() == (1000, 0)
-    assert list(services.storage.keys()) == []
+    assert list(services.storage.walk()) == []
 
 
 async def test_a_fetch_that_fails_once_is_repeated(caller: Caller, fake: FakeProvider) -> None:
@@ -205,7 +205,7 @@ async def test_deleting_a_running_video_cancels_it_and_hides_it(
 
     with pytest.raises(TaskNotFound):
         await services.tasks.get(caller.principal, view.public_id)
-    assert list(services.storage.keys()) == []
+    assert list(services.storage.walk()) == []
     assert view.charge == PRICE  # the upstream had made it: the ledger keeps its row
     await assert_books_balance(services)
 

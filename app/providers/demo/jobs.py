@@ -141,7 +141,7 @@ class Job:
             return False
 
     def _write(self, name: str, text: str) -> None:
-        temporary = self.path / f"{name}.{os.getpid()}"
+        temporary = _temporary(self.path / name)
         temporary.write_text(text)
         temporary.replace(self.path / name)
 
@@ -236,9 +236,14 @@ def link_or_copy(source: Path, target: Path) -> None:
     except FileExistsError:
         return
     except OSError:
-        temporary = target.with_name(f"{target.name}.{os.getpid()}")
+        temporary = _temporary(target)
         shutil.copyfile(source, temporary)
         temporary.replace(target)
+
+
+def _temporary(path: Path) -> Path:
+    """Return a name beside ``path`` that no other process or thread uses."""
+    return path.with_name(f".{path.name}.{os.urandom(6).hex()}")
 
 
 def _try_flock(file: IO[bytes], how: int) -> bool:

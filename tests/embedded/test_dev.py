@@ -1,0 +1,250 @@
+"""``dev.py``: sets up only what is missing, says what it cannot do, and hands over."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.embedded.owners import eventually
+
+DEV = Path(__file__).parents[2] / "dev.py"
+BASE = getattr(sys, "_base_executable", sys.executable)
+FAKE_UV = f"""#!/bin/sh
+echo "$@" >> "$(dirname "$0")/calls"
+if [ -e "$(dirname "$0")/broken" ]; then exit 1; fi
+if [ "$1" = venv ]; then for last; do :; done; exec {BASE} -m venv --without-pip "$last"; fi
+"""
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("dev", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def bin_folder(tmp_path, monkeypatch) -> Path:
+    """The one folder on PATH, with a uv that writes down what it is asked."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "uv").write_text(FAKE_UV)
+    (folder / "uv").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    monkeypatch.delenv("MEDIAGATE_VENV", raising=False)
+    return folder
+
+
+@pytest.fixture
+def dev(tmp_path, bin_folder) -> ModuleType:
+    """dev.py in a checkout of its own."""
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    shutil.copy(DEV, checkout)
+    for name in ("requirements-embedded.lock", "requirements-dev.lock", "pyproject.toml"):
+        (checkout / name).write_text(f"# {name}\n")
+    return load(checkout / "dev.py")
+
+
+def calls(bin_folder: Path) -> list[str]:
+    """What uv was asked since the last look, without paths."""
+    log = bin_folder / "calls"
+    found = log.read_text().splitlines() if log.exists() else []
+    log.unlink(missing_ok=True)
+    return [
+        "venv" if call.startswith("venv") else "project" if " -e " in call else Path(call.split()[-1]).name
+        for call in found
+    ]
+
+
+def test_the_first_set_up_does_everything_and_the_second_nothing(dev, bin_folder):
+    dev.set_up(dev.RUNTIME)
+    first = calls(bin_folder)
+
+    dev.set_up(dev.RUNTIME)
+
+    assert first == ["venv", "requirements-embedded.lock", "project"]
+    assert calls(bin_folder) == []
+
+
+def test_each_lock_is_installed_when_it_is_needed_and_again_when_it_changed(dev, bin_folder):
+    dev.set_up(dev.RUNTIME)
+    calls(bin_folder)
+
+    dev.set_up(dev.DEVELOPMENT)
+    assert calls(bin_folder) == ["requirements-dev.lock"]
+
+    (dev.ROOT / dev.RUNTIME).write_text("# changed\n")
+    dev.set_up(dev.DEVELOPMENT)
+    assert calls(bin_folder) == []
+    dev.set_up(dev.RUNTIME)
+    assert calls(bin_folder) == ["requirements-embedded.lock"]
+
+
+def test_a_changed_project_file_installs_the_project_again(dev, bin_folder):
+    dev.set_up(dev.RUNTIME)
+    calls(bin_folder)
+
+    (dev.ROOT / "pyproject.toml").write_text("# changed\n")
+    dev.set_up(dev.RUNTIME)
+
+    assert calls(bin_folder) == ["project"]
+
+
+def test_an_installation_that_was_cut_off_goes_on_where_it_stopped(dev, bin_folder, capfd):
+    dev.make_venv()
+    (bin_folder / "broken").touch()
+    with pytest.raises(dev.SetupFailed, match="installing failed; the reason is above"):
+        dev.set_up(dev.RUNTIME)
+    (bin_folder / "broken").unlink()
+    calls(bin_folder)
+
+    dev.set_up(dev.RUNTIME)
+
+    assert calls(bin_folder) == ["requirements-embedded.lock", "project"]
+    assert "uv could not do it; trying pip." in capfd.readouterr().out
+
+
+def test_an_environment_that_works_is_taken_over(dev, bin_folder):
+    dev.make_venv()
+    mark = dev.VENV / "mark"
+    mark.touch()
+    calls(bin_folder)
+
+    dev.set_up(dev.RUNTIME)
+
+    assert calls(bin_folder) == ["requirements-embedded.lock", "project"]
+    assert mark.exists()
+
+
+@pytest.mark.parametrize("how", ["moved", "broken", "of another Python"])
+def test_an_environment_that_does_not_work_is_made_anew(dev, bin_folder, monkeypatch, how):
+    dev.set_up(dev.RUNTIME)
+    calls(bin_folder)
+    if how == "moved":
+        dev.STAMP.write_text(json.dumps({**json.loads(dev.STAMP.read_text()), "folder": "/elsewhere"}))
+    elif how == "broken":
+        dev.PYTHON.unlink()
+    else:
+        monkeypatch.setattr(dev, "python_version", lambda: "3.99")
+
+    dev.set_up(dev.RUNTIME)
+
+    assert calls(bin_folder) == ["venv", "requirements-embedded.lock", "project"]
+
+
+def test_a_folder_that_is_no_environment_is_never_removed(tmp_path, dev, monkeypatch):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "holiday.jpg").touch()
+    monkeypatch.setenv("MEDIAGATE_VENV", str(photos))
+    dev = load(dev.ROOT / "dev.py")
+
+    with pytest.raises(dev.SetupFailed, match="choose another folder with MEDIAGATE_VENV"):
+        dev.set_up(dev.RUNTIME)
+    assert (photos / "holiday.jpg").exists()
+
+
+def test_a_python_without_ensurepip_and_no_uv_is_told_what_to_install(dev, bin_folder, monkeypatch):
+    (bin_folder / "uv").unlink()
+    monkeypatch.setattr(dev.shutil, "which", lambda name: None)
+    monkeypatch.setattr(dev.importlib.util, "find_spec", lambda name: None)
+
+    with pytest.raises(dev.SetupFailed, match=r"lacks ensurepip.*python3-venv.*or put uv on PATH"):
+        dev.set_up(dev.RUNTIME)
+
+
+@pytest.mark.parametrize("version", [(3, 6), (3, 10)])
+def test_an_older_python_gets_one_clear_sentence(version):
+    pretend = f"import runpy, sys; sys.version_info = {(*version, 0)}; sys.argv = ['dev.py', 'up']; "
+
+    done = subprocess.run(
+        [sys.executable, "-c", f"{pretend} runpy.run_path({str(DEV)!r}, run_name='__main__')"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert done.stderr == f"Mediagate needs Python 3.11 or newer, and this is {version[0]}.{version[1]}.\n"
+
+
+def test_two_at_once_take_turns(dev, capfd):
+    entered = threading.Event()
+
+    def second() -> None:
+        with dev.one_at_a_time():
+            entered.set()
+
+    with open(dev.__file__) as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        thread = threading.Thread(target=second)
+        thread.start()
+        said = ""
+
+        def waits() -> bool:
+            nonlocal said
+            said += capfd.readouterr().out
+            return "Waiting for another dev.py" in said
+
+        eventually(waits)
+        assert not entered.is_set()
+    thread.join(timeout=10)
+    assert entered.is_set()
+
+
+def test_pips_settings_are_passed_on_to_uv_and_its_own_come_first(dev, monkeypatch):
+    settings = {"extra-index-url": "https://a.example\nhttps://b.example", "cert": "/ca.pem", "find-links": "/w /x"}
+    monkeypatch.setattr(dev, "pip_settings", lambda: settings)
+    for name in ("UV_INDEX", "UV_DEFAULT_INDEX", "UV_FIND_LINKS", "SSL_CERT_FILE"):
+        monkeypatch.delenv(name, raising=False)
+
+    told = dev.uv_environment()
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://mine.example")
+    mine = dev.uv_environment()
+
+    assert told["UV_INDEX"] == "https://a.example https://b.example"
+    assert told["UV_FIND_LINKS"] == "/w,/x"
+    assert told["SSL_CERT_FILE"] == "/ca.pem"
+    assert told["UV_PYTHON_DOWNLOADS"] == mine["UV_PYTHON_DOWNLOADS"] == "never"
+    assert "UV_INDEX" not in mine
+
+
+def test_pips_own_words_are_read(dev, monkeypatch):
+    said = "global.cert='/a.pem'\nglobal.index-url='https://a.example'\n:env:.cert='/b.pem'\nnot a setting\n"
+    monkeypatch.setattr(dev.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, stdout=said))
+
+    assert dev.pip_settings() == {"cert": "/b.pem", "index-url": "https://a.example"}
+
+
+@pytest.mark.parametrize("arguments", [["-n", "0"], ["-n4"], ["-p", "no:xdist"], ["--numprocesses=2"]])
+def test_the_caller_decides_in_how_many_processes_tests_run(dev, arguments):
+    assert dev.test_command(arguments) == [str(dev.PYTHON), "-m", "pytest", *arguments]
+
+
+@pytest.mark.parametrize(("cores", "processes"), [(1, "1"), (2, "2"), (64, "4")])
+def test_tests_run_on_the_cores_there_are_at_most_four(dev, monkeypatch, cores, processes):
+    monkeypatch.setattr(dev.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+
+    assert dev.test_command(["tests/unit"])[3:] == ["-n", processes, "tests/unit"]
+
+
+def test_tests_do_not_see_a_developers_settings(dev):
+    assert dev.without_settings({"MEDIAGATE_PORT": "1", "PATH": "/bin"}) == {"PATH": "/bin"}
+
+
+@pytest.mark.parametrize(("arguments", "status"), [([], 2), (["fly"], 2), (["--help"], 0)])
+def test_without_a_command_it_names_them(dev, capsys, arguments, status):
+    assert dev.main(arguments) == status
+    assert "tour" in capsys.readouterr().out
