@@ -28,7 +28,8 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises: FolderInUse.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    # Others may pass through (a server that runs as nobody must) and see nothing.
+    folder.mkdir(mode=0o711, parents=True, exist_ok=True)
     with open(folder / "lock", "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -33,6 +33,7 @@ class Partial:
 
     index: int
     path: Path
+    public_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +84,20 @@ class Images:
         self, principal: Principal, intake: Intake, *, operation: Operation
     ) -> AsyncIterator[Partial | Completed]:
         """Yield interim images, then the finished task. What is wrong with the request is raised by the first step."""
-        partials: asyncio.Queue[Partial] = asyncio.Queue()
+        partials: asyncio.Queue[tuple[int, Path]] = asyncio.Queue()
+        is_watched = True
 
         async def on_partial(index: int, path: Path) -> None:
             # The step's folder may be gone when the caller gets round to it; its own name keeps the bytes.
             kept = intake.spool / f"partial-{index}"
-            await asyncio.to_thread(_link, path, kept)
-            partials.put_nowait(Partial(index, kept))
+            try:
+                if is_watched:
+                    await asyncio.to_thread(_link, path, kept)
+            except FileNotFoundError:
+                if intake.spool.is_dir():
+                    raise
+                return  # the caller has just hung up, and the spool is gone: the image goes on without a watcher
+            partials.put_nowait((index, kept))
 
         task_id, work = await self._start(principal, intake, operation, on_partial=on_partial)
         end = asyncio.ensure_future(self._finished(task_id, work))
@@ -98,12 +106,13 @@ class Images:
                 next_partial = asyncio.ensure_future(partials.get())
                 await asyncio.wait({next_partial, end}, return_when=asyncio.FIRST_COMPLETED)
                 if next_partial.done():
-                    yield next_partial.result()
+                    yield Partial(*next_partial.result(), task_public_id(task_id))
                     continue
                 next_partial.cancel()
                 yield Completed(await end)
                 return
         finally:
+            is_watched = False
             end.cancel()
 
     async def _start(

@@ -90,7 +90,11 @@ async def test_somebody_else_s_task_does_not_exist(client, caller, make_caller, 
     assert still.json()["status"] == "completed"
 
 
-@pytest.mark.parametrize("secret", ["sk-mg_nonsense", "nonsense", "Bearer", mint_secret()])
+@pytest.mark.parametrize(
+    "secret",
+    ["sk-mg_nonsense", "nonsense", "Bearer", mint_secret()],
+    ids=["no checksum", "no prefix", "a word", "unknown"],
+)
 async def test_a_wrong_key_is_invalid_and_nothing_more(client, secret):
     answer = await client.get("/v1/me", headers={"authorization": f"Bearer {secret}"})
 

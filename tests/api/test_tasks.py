@@ -66,7 +66,16 @@ async def test_a_video_s_id_at_the_images_route_says_where_to_look(client, calle
     assert f"/v1/videos/{queued['id']}" in answer.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("task_id", ["task_x", "nonsense", task_public_id(new_id()), "task_" + "9" * 26, "%00"])
+UNKNOWN = {
+    "short": "task_x",
+    "a word": "nonsense",
+    "unknown": task_public_id(new_id()),
+    "too large": "task_" + "9" * 26,
+    "NUL": "%00",
+}
+
+
+@pytest.mark.parametrize("task_id", UNKNOWN.values(), ids=UNKNOWN)
 async def test_an_unknown_id_is_404(client, caller, task_id):
     answer = await client.get(f"/v1/tasks/{task_id}", headers=caller.headers)
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.api.v1 import wire
-from app.api.v1.answers import task_headers
 from app.api.v1.files import stored_path
 from app.generation.images import Completed, Partial
 from app.media.base64_stream import Base64Of, Rendered, render_event
@@ -27,8 +26,8 @@ NO_USAGE: dict[str, Any] = {
 
 
 def headers(first: Partial | Completed) -> dict[str, str]:
-    """Return what is known about the task when the answer begins."""
-    return task_headers(first.view) if isinstance(first, Completed) else {}
+    """Name the task as soon as the answer begins: a caller who loses the connection can fetch the image by it."""
+    return {"x-task-id": first.public_id if isinstance(first, Partial) else first.view.public_id}
 
 
 class Frames:
