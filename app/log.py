@@ -31,7 +31,8 @@ SECRET_TEXTS = (
     re.compile(r"(?i)([?&](?:s|sig|signature|token|key|api_key|x-amz-signature|x-amz-credential)=)[^&\s\"'<>]+"),
     re.compile(r"(?i)(\b[a-z][a-z0-9+.-]{0,30}://[^\s/:@\"']*:)[^\s/@\"']+(?=@)"),  # the password of an address
 )
-NOISY = {name: logging.WARNING for name in ("uvicorn.access", "uvicorn.error", "aiohttp.access", "arq")}
+NOISY = {name: logging.WARNING for name in ("alembic", "uvicorn.access", "uvicorn.error", "aiohttp.access", "arq")}
+NOISY["python_multipart"] = logging.ERROR  # a line for each malformed form: the caller is told
 
 
 def redact_text(text: str) -> str:

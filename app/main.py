@@ -48,6 +48,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             log.info("api.ready", url=chosen.base_url)
             yield
             left = await services.images.drain(chosen.shutdown_wait_s)
+            await services.lifecycle.hand_back()
             log.info("api.stopped", unfinished_images=left)
 
     app = FastAPI(

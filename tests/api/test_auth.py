@@ -15,6 +15,7 @@ from tests.plugins.gateway import no_trace
 ROUTES = [
     ("POST", "/v1/images/generations"),
     ("POST", "/v1/images/edits"),
+    ("POST", "/v1/images/variations"),
     ("GET", "/v1/images/{id}"),
     ("GET", "/v1/images/generations/{id}"),
     ("POST", "/v1/videos/generations"),

@@ -174,3 +174,13 @@ async def test_without_credits_there_is_no_image(client, make_caller):
     error = answer.json()["error"]
     assert (answer.status_code, error["type"], error["reason"]) == (402, "insufficient_quota", "insufficient_credits")
     assert error["code"] == 402
+
+
+async def test_variations_are_not_offered_and_the_answer_says_what_is(client, caller):
+    answer = await client.post(
+        "/v1/images/variations", files={"image": ("a.png", png(), "image/png")}, headers=caller.headers
+    )
+
+    error = answer.json()["error"]
+    assert (answer.status_code, error["reason"]) == (404, "route_not_found")
+    assert "/v1/images/edits" in error["message"]

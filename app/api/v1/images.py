@@ -42,6 +42,7 @@ from app.errors import (
     ProviderUnavailable,
     ResultExpired,
     ResultUnavailable,
+    RouteNotFound,
     ScopeMissing,
     SyncWaitExceeded,
     TaskNotFound,
@@ -142,6 +143,11 @@ async def edit_image(
     request: Request, principal: ImagesPrincipal, intake: IntakeDep, services: ServicesDep, sign: SignDep
 ) -> Response:
     return await _make(request, principal, intake, services, sign, Operation.IMAGE_EDIT)
+
+
+@router.post("/variations", include_in_schema=False)
+async def refuse_variations(principal: ImagesPrincipal) -> Response:
+    raise RouteNotFound("/v1/images/variations is not offered. Send the image and a prompt to /v1/images/edits.")
 
 
 async def _make(
