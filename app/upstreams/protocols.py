@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import SecretStr
 
-from app.requests import ImageRequest, Operation, VideoRequest
+from app.requests import ImageRequest, MediaFile, Operation, VideoRequest
+
+if TYPE_CHECKING:
+    from app.upstreams.http import UpstreamHttp
 
 
 class SubmitSafety(StrEnum):
@@ -52,6 +55,18 @@ class Upstream:
     """A folder of this upstream's own on our disk, for providers that work locally."""
 
 
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What the upstream says it charged us: millionths of ``currency``."""
+
+    micros: int
+    currency: str = "USD"
+
+
+PublicUrl = Callable[[MediaFile], str]
+"""Returns a signed URL of ours under which an upstream can read an input. Raises: UpstreamRejected when we have no
+public address."""
+
 PartialSink = Callable[[int, Path], Awaitable[None]]
 """Called with the index (from 0) and the file of an interim image."""
 
@@ -68,6 +83,11 @@ class Call:
     attempt_no: int
     out_dir: Path
     """An empty folder where the provider writes what it received. The caller moves the files away and removes it."""
+    http: UpstreamHttp
+    """The one way out: deadlines, limits, and which failures mean that nothing was accepted."""
+    public_url: PublicUrl
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of the route; the account's are ``upstream.options``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +95,7 @@ class ImageResult:
     path: Path
     """Raw bytes of the image, complete and flushed."""
     revised_prompt: str | None = None
+    cost: Cost | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +122,7 @@ class VideoResult:
     video: Path
     thumbnail: Path | None = None
     gif: Path | None = None
+    cost: Cost | None = None
 
 
 @runtime_checkable
@@ -109,6 +131,29 @@ class Provider(Protocol):
 
     name: str
     capabilities: Capabilities
+
+
+@runtime_checkable
+class Picky(Protocol):
+    """A provider that cannot serve every request of its operations."""
+
+    def why_not(self, request: ImageRequest | VideoRequest, model: str, upstream: Upstream) -> str | None:
+        """Return why this request cannot be served with the upstream's ``model``, as a sentence for the caller.
+
+        Pure: asked before anything is promised, and nothing is sent. None: it can.
+        """
+
+
+@runtime_checkable
+class SubmitFinder(Protocol):
+    """For ``SubmitSafety.LISTABLE``: tells whether a submit of unknown outcome arrived."""
+
+    async def find_submitted(self, request: VideoRequest, call: Call, sent_at: datetime) -> UpstreamJob | None:
+        """Return the job that this attempt made, if the upstream's list shows exactly one that fits; else None.
+
+        Matches the client token where it was sent, else model, prompt and a creation time within 2 minutes of
+        ``sent_at``. Raises: UpstreamError when the list could not be read.
+        """
 
 
 @runtime_checkable
@@ -148,11 +193,20 @@ class UpstreamError(Exception):
 
     public: str = "The upstream failed."
 
-    def __init__(self, message: str = "", *, public: str | None = None, http_status: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        public: str | None = None,
+        http_status: int | None = None,
+        cost: Cost | None = None,
+    ) -> None:
         super().__init__(message or self.public)
         if public is not None:
             self.public = public
         self.http_status = http_status
+        self.cost = cost
+        """What the failure cost us, where the upstream says so."""
 
 
 class UpstreamRejected(UpstreamError):

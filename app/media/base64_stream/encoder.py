@@ -21,11 +21,13 @@ class Base64Of:
 
     path: Path
     size_bytes: int
+    prefix: str = ""
+    """ASCII that stands before it, such as ``data:image/png;base64,``."""
 
     @property
     def chars(self) -> int:
-        """How long its base64 is."""
-        return -(-self.size_bytes // 3) * 4
+        """How long its base64 is, with the prefix."""
+        return len(self.prefix) + -(-self.size_bytes // 3) * 4
 
 
 class FileChanged(OSError):
@@ -50,6 +52,7 @@ class Rendered:
             if isinstance(part, bytes):
                 text += part
                 continue
+            text += part.prefix.encode("ascii")
             left = part.size_bytes
             with part.path.open("rb", buffering=0) as file:
                 while left:
