@@ -1,16 +1,25 @@
-"""Finds the providers by name, and holds the upstream accounts a catalogue's routes may name."""
+"""Finds the providers by name, and holds the upstream accounts and routes of this moment.
+
+The accounts and routes are rows that administrators change at run time; ``app.catalog.book`` reads them and hands
+over a `Snapshot`. A *pool* is ``<upstream>/<upstream's model>``: the unit of concurrency, rate and breaker.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
 from pkgutil import iter_modules
+from typing import Any, Literal
 
+from app.requests import Operation
 from app.upstreams.protocols import Capabilities, Provider, Upstream
 
 ENTRY_POINTS = "mediagate.providers"
 PACKAGE = "app.providers"
+UpstreamState = Literal["active", "draining", "disabled", "deleted"]
+"""Only ``active`` takes new tasks; in every other state the running ones go on, and ``deleted`` goes when they end."""
 
 
 class DuplicateProvider(Exception):
@@ -32,30 +41,98 @@ def discover() -> dict[str, Provider]:
     return found
 
 
-class Registry:
-    """Providers and upstreams, looked up by name. A *pool* is ``<upstream>/<upstream's model>``."""
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One upstream account with all of its credentials that may still be needed."""
 
-    def __init__(
-        self, providers: Mapping[str, Provider], upstreams: Iterable[Upstream], slots: Mapping[str, int]
-    ) -> None:
+    state: UpstreamState
+    concurrency: int
+    """Tasks of one pool that may be with this account at once."""
+    newest: int
+    """The credential version for new tasks."""
+    by_version: Mapping[int, Upstream]
+    """Credential version -> the account with that secret. A task keeps the version that took it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteEntry:
+    """Public model -> one upstream's model."""
+
+    model: str
+    upstream: str
+    upstream_model: str
+    priority: int = 0
+    """Lower goes first."""
+    weight: int = 1
+    """Share among routes of equal priority."""
+    is_enabled: bool = True
+    needs_permission: bool = False
+    """A costlier route: only for requests with ``official_fallback``."""
+    operations: frozenset[Operation] | None = None
+    """None: all of the model's."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def pool(self) -> str:
+        return f"{self.upstream}/{self.upstream_model}"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    accounts: Mapping[str, Account]
+    routes: Mapping[str, tuple[RouteEntry, ...]]
+    """Public model -> its routes."""
+
+
+class UnknownUpstream(Exception):
+    """No such account, or not with this credential any more."""
+
+
+class Registry:
+    """What this process knows of providers, accounts and routes. Replaced whole, never changed in place."""
+
+    def __init__(self, providers: Mapping[str, Provider], snapshot: Snapshot | None = None) -> None:
         self._providers = dict(providers)
-        self._upstreams = {upstream.name: upstream for upstream in upstreams}
-        self._slots = dict(slots)
+        self._snapshot = snapshot or Snapshot({}, {})
 
     @property
     def capabilities(self) -> dict[str, Capabilities]:
         return {name: provider.capabilities for name, provider in self._providers.items()}
 
-    def upstream(self, name: str) -> Upstream:
-        """Return the account. Raises: KeyError when the configuration lost it."""
-        return self._upstreams[name]
+    @property
+    def snapshot(self) -> Snapshot:
+        return self._snapshot
+
+    def replace(self, snapshot: Snapshot) -> None:
+        """Take over a newer state of the accounts and routes."""
+        self._snapshot = snapshot
+
+    def account(self, upstream: str) -> Account:
+        """Raises: UnknownUpstream."""
+        try:
+            return self._snapshot.accounts[upstream]
+        except KeyError:
+            raise UnknownUpstream(upstream) from None
+
+    def upstream(self, name: str, credential: int | None = None) -> Upstream:
+        """Return the account with the secret of that version; None: the newest. Raises: UnknownUpstream."""
+        account = self.account(name)
+        try:
+            return account.by_version[account.newest if credential is None else credential]
+        except KeyError:
+            raise UnknownUpstream(f"{name} credential {credential}") from None
 
     def provider_of(self, upstream: str) -> Provider:
-        return self._providers[self._upstreams[upstream].provider]
+        """Raises: UnknownUpstream."""
+        account = self.account(upstream)
+        return self._providers[account.by_version[account.newest].provider]
 
-    def slots_of(self, upstream: str) -> int:
-        """How many tasks of one pool may be with this upstream at once."""
-        return self._slots[upstream]
+    def routes_of(self, model: str) -> tuple[RouteEntry, ...]:
+        return self._snapshot.routes.get(model, ())
+
+    def route_of(self, model: str, pool: str) -> RouteEntry | None:
+        """Return the route of a running task, or None when an administrator removed it meanwhile."""
+        return next((route for route in self.routes_of(model) if route.pool == pool), None)
 
     async def close(self) -> None:
         """Let the providers end what they keep open."""
@@ -63,8 +140,3 @@ class Registry:
             close = getattr(provider, "close", None)
             if close is not None:
                 await close()
-
-
-def pool_name(upstream: str, model: str) -> str:
-    """The unit of concurrency, rate and breaker."""
-    return f"{upstream}/{model}"
