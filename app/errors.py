@@ -118,6 +118,17 @@ class AccountExists(InvalidRequest):
         super().__init__(f"There is an account with the e-mail '{email}' already.", param="email")
 
 
+class UpstreamExists(InvalidRequest):
+    reason = "upstream_exists"
+
+
+class ModelRouteExists(InvalidRequest):
+    reason = "model_route_exists"
+
+    def __init__(self, model: str, pool: str) -> None:
+        super().__init__(f"There is a route from '{model}' to '{pool}' already.", param="upstream_model")
+
+
 # --- 401, 402, 403 --------------------------------------------------------------------------------------------------
 
 
@@ -150,6 +161,31 @@ class WrongPepper(InvalidRequest):
         super().__init__(
             "MEDIAGATE_KEY_PEPPER is not the one the keys in this database were made with: the gateway would refuse "
             "a key minted now. Set it as for the API, or name its data folder in MEDIAGATE_DATA."
+        )
+
+
+class WrongSecretsKey(InvalidRequest):
+    """For operators: the stored secrets of the upstream accounts were sealed with a key this process does not have."""
+
+    reason = "wrong_secrets_key"
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(
+            f"MEDIAGATE_SECRETS_KEY is not the one the secrets in this database were sealed with (key {key_id}). "
+            "Set it as for the API, or name its data folder in MEDIAGATE_DATA. If the key is lost: "
+            "`mediagate upstreams reencrypt --drop-unreadable`, then `rotate` each account."
+        )
+
+
+class SecretDamaged(InvalidRequest):
+    """For operators: a sealed secret was changed, or moved from another row."""
+
+    reason = "secret_damaged"
+
+    def __init__(self, account: str) -> None:
+        super().__init__(
+            f"The stored secret of the upstream account {account} does not open: the row was changed. "
+            "Store it again: `mediagate upstreams rotate`."
         )
 
 
@@ -250,6 +286,24 @@ class KeyNotFound(NotFound):
 
     def __init__(self, key_id: str) -> None:
         super().__init__(f"No API key '{key_id[:64]}'.")
+
+
+class UpstreamNotFound(NotFound):
+    """Operators only: no client learns which upstream accounts exist."""
+
+    reason = "upstream_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"No upstream account '{name[:100]}'.")
+
+
+class ModelRouteNotFound(NotFound):
+    """Operators only: a model's way to an upstream."""
+
+    reason = "model_route_not_found"
+
+    def __init__(self, route: str) -> None:
+        super().__init__(f"No route '{route[:200]}'.")
 
 
 class RouteNotFound(NotFound):

@@ -6,9 +6,12 @@ itself (secrets, server addresses) lies in ``<data>/``, where the command line f
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +23,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 MIB = 1024 * 1024
 SAMPLE_SECRETS = frozenset({"change-me", "changeme", "secret", "password", "example", "mediagate"})
 MIN_SECRET_CHARS = 32
+SECRETS = ("key_pepper", "link_secret", "secrets_key")
+"""Made at the first start in development, demanded in production."""
 
 
 class SettingsError(Exception):
@@ -46,6 +51,8 @@ class Settings(BaseSettings):
     """HMAC key of the stored API keys. Losing it makes every key invalid."""
     link_secret: SecretStr | None = None
     """HMAC key of the signed result URLs."""
+    secrets_key: SecretStr | None = None
+    """Seals the secrets of upstream accounts. Several with commas: the first seals, all open."""
 
     result_ttl_s: int = Field(7 * 86400, gt=0)
     input_ttl_s: int = Field(86400, gt=0)
@@ -197,29 +204,66 @@ def _with_running_instance(settings: Settings) -> Settings:
     return settings.model_copy(update=found)
 
 
+def parts_of(name: str, secret: SecretStr) -> list[str]:
+    """Return the keys of a setting that may hold several. Raises: SettingsError for an empty one."""
+    parts = [part.strip() for part in secret.get_secret_value().split(",")]
+    if not all(parts):
+        raise SettingsError(f"MEDIAGATE_{name.upper()} holds an empty key: check its commas.")
+    return parts
+
+
 def _with_secrets(settings: Settings) -> Settings:
-    names = ("key_pepper", "link_secret")
-    missing = [name for name in names if getattr(settings, name) is None]
+    missing = [name for name in SECRETS if getattr(settings, name) is None]
+    if settings.secrets_key is not None:
+        parts_of("secrets_key", settings.secrets_key)
     if settings.is_production:
-        for name in ("database_url", "redis_url", "public_url", *names):
+        for name in ("database_url", "redis_url", "public_url", *SECRETS):
             if getattr(settings, name) is None:
                 raise SettingsError(f"MEDIAGATE_{name.upper()} must be set when MEDIAGATE_ENV is 'production'.")
-        for name in names:
-            _refuse_sample_secret(name, getattr(settings, name))
+        for name in SECRETS:
+            value = getattr(settings, name)
+            for part in parts_of(name, value) if name == "secrets_key" else [value.get_secret_value()]:
+                _refuse_sample_secret(name, part)
         return settings
     if not missing:
         return settings
-    path = settings.data / "secrets.json"
-    try:
-        kept = json.loads(path.read_text())
-    except FileNotFoundError:
-        kept = {name: secrets.token_urlsafe(48) for name in names}
-        write_private(path, kept)
+    kept = _kept_secrets(settings.data)
     return settings.model_copy(update={name: SecretStr(kept[name]) for name in missing})
 
 
-def _refuse_sample_secret(name: str, secret: SecretStr) -> None:
-    value = secret.get_secret_value()
+def _kept_secrets(data: Path) -> dict[str, str]:
+    """Return the secrets this data folder was given at its first start, with any that an older version did not know."""
+    path = data / "secrets.json"
+    kept = _read_secrets(path)
+    if kept.keys() >= set(SECRETS):
+        return kept
+    data.mkdir(parents=True, exist_ok=True)
+    with _only_one(data):
+        kept = {name: secrets.token_urlsafe(48) for name in SECRETS} | _read_secrets(path)
+        write_private(path, kept)
+    return kept
+
+
+def _read_secrets(path: Path) -> dict[str, str]:
+    try:
+        kept: dict[str, str] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    return kept
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Let one process in at a time: two that start together must not each make up a key."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _refuse_sample_secret(name: str, value: str) -> None:
     if len(value) < MIN_SECRET_CHARS or any(sample in value.lower() for sample in SAMPLE_SECRETS):
         raise SettingsError(
             f"MEDIAGATE_{name.upper()} is a sample or shorter than {MIN_SECRET_CHARS} characters. "

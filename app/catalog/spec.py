@@ -27,6 +27,12 @@ class Route(Frozen):
     """None: all of the model's."""
     options: dict[str, Any] = Field(default_factory=dict)
     """For the provider, as it documents them."""
+    priority: int | None = Field(None, ge=0)
+    """Lower goes first. None: as they stand, the first one first."""
+    weight: int = Field(1, ge=1)
+    """Share among routes of equal priority."""
+    needs_permission: bool = False
+    """A costlier route: only for requests with ``official_fallback``."""
 
 
 class Sizes(Frozen):

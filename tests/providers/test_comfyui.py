@@ -1,0 +1,475 @@
+"""The ComfyUI provider against a fake that validates graphs and deduplicates nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.providers.comfyui import provider
+from app.providers.comfyui.adapter import job_id
+from app.providers.comfyui.graph import Binding, load
+from app.requests import MediaFile, Operation
+from app.upstreams.protocols import (
+    Finished,
+    ImageGenerator,
+    Picky,
+    Progress,
+    SubmitSafety,
+    Upstream,
+    UpstreamBusy,
+    UpstreamDenied,
+    UpstreamError,
+    UpstreamFailed,
+    UpstreamJob,
+    UpstreamOutcomeUnknown,
+    UpstreamRejected,
+    VideoCanceller,
+    VideoSubmitter,
+)
+from tests.providers.apimart_calls import image_request, stand_in, video_request
+from tests.providers.comfyui_calls import BINDINGS, ComfyuiHarness, Desk, write_graphs
+from tests.providers.fakes.apimart import FILM, png
+from tests.providers.fakes.comfyui import NO_MEMORY
+from tests.providers.harness import SECRET
+
+FRAME = {"generation_type": "frame"}
+
+
+def harness() -> ComfyuiHarness:
+    return ComfyuiHarness()
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    async with Desk.opened(tmp_path) as desk:
+        yield desk
+
+
+def media(desk: Desk, data: bytes, mime: str = "image/png", name: str = "image_urls") -> MediaFile:
+    digest = hashlib.sha256(data)
+    path = desk.root / digest.hexdigest()
+    path.write_bytes(data)
+    return MediaFile(path, mime, len(data), digest.digest(), name)
+
+
+def posts(desk: Desk, path: str = "/prompt") -> int:
+    return sum(seen.method == "POST" and seen.path == path for seen in desk.fake.seen)
+
+
+def test_it_says_what_it_can_do() -> None:
+    made = provider()
+
+    assert made.name == "comfyui"
+    assert made.capabilities.submit is SubmitSafety.IDEMPOTENT
+    assert made.capabilities.cancel
+    assert isinstance(made, ImageGenerator)
+    assert isinstance(made, VideoSubmitter)
+    assert isinstance(made, VideoCanceller)
+    assert isinstance(made, Picky)
+
+
+# --- graphs -----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_bound_inputs_of_the_graph_are_filled(desk: Desk) -> None:
+    result = await desk.comfyui.generate_image(image_request(hints={"seed": 42}), desk.call())
+
+    expected = json.loads(json.dumps(BINDINGS["still"][0]))
+    expected["6"]["inputs"]["text"] = "a tram in the rain"
+    expected["7"]["inputs"]["text"] = "blurry"
+    expected["5"]["inputs"] |= {"width": 1536, "height": 864}
+    expected["3"]["inputs"]["seed"] = 42
+    assert desk.sent == expected
+    assert next(s.body for s in desk.fake.seen if s.path == "/prompt")["prompt_id"] == job_id("task:1")
+    assert result.path.read_bytes() == png()
+
+
+async def test_a_seed_left_open_is_the_tokens(desk: Desk) -> None:
+    await desk.comfyui.generate_image(image_request(), desk.call(token="task:1"))
+    first = desk.sent["3"]["inputs"]["seed"]
+    await desk.comfyui.generate_image(image_request(), desk.call(token="task:2"))
+
+    assert 0 < first < 2**48
+    assert desk.sent["3"]["inputs"]["seed"] != first
+
+
+async def test_the_graph_is_chosen_by_the_inputs_which_are_uploaded(desk: Desk) -> None:
+    red, mask = media(desk, png("red")), media(desk, png("blue"), name="mask")
+
+    await desk.comfyui.generate_image(image_request(images=(red,)), desk.call())
+    assert "12" not in desk.sent
+    assert desk.fake.inputs == {desk.sent["10"]["inputs"]["image"]: png("red")}
+
+    await desk.comfyui.generate_image(image_request(images=(red,), mask=mask), desk.call(token="task:2"))
+    image, masked = desk.sent["10"]["inputs"]["image"], desk.sent["12"]["inputs"]["image"]
+    assert desk.fake.masks == [{"filename": Path(image).name, "subfolder": "mediagate", "type": "input"}]
+    assert desk.fake.inputs == {image: png("red"), masked: png("blue")}
+
+
+async def test_a_film_has_its_frames_and_files(desk: Desk) -> None:
+    red, blue = media(desk, png("red")), media(desk, png("blue"))
+    call = desk.call("wan")
+
+    job = await desk.comfyui.submit_video(video_request(duration_s=5), call)
+    assert desk.sent["40"]["inputs"] == {"length": 81, "width": 1280, "height": 720}
+    assert desk.sent["41"]["inputs"]["fps"] == 16
+    assert isinstance(await desk.comfyui.poll_video(job, call), Finished)
+    result = await desk.comfyui.fetch_video(job, call)
+    assert result.video.name == "video.mp4"
+    assert result.video.read_bytes() == FILM
+
+    await desk.comfyui.submit_video(video_request(images=(red, blue), params=FRAME), desk.call("wan", token="task:2"))
+    places = [desk.sent[node]["inputs"]["image"] for node in ("20", "21")]
+    assert [desk.fake.inputs[place] for place in places] == [png("red"), png("blue")]
+
+    film = media(desk, FILM, "video/mp4", "video_url")
+    edit = video_request(operation=Operation.VIDEO_EDIT, videos=(film,))
+    await desk.comfyui.submit_video(edit, desk.call("wan", token="task:3"))
+    assert desk.fake.inputs[desk.sent["30"]["inputs"]["file"]] == FILM
+
+
+async def test_a_route_may_have_graphs_of_its_own(desk: Desk) -> None:
+    pairs = write_graphs(desk.root / "graphs")["wan"]
+
+    await desk.comfyui.submit_video(video_request(), desk.call("unnamed", route={"graphs": pairs[0]}))
+
+    assert "40" in desk.sent
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "words"),
+    [
+        ("flux", {"images": (stand_in("image"),) * 2}, "'image' must hold 1 file"),
+        ("flux", {"images": (stand_in("image"),), "mask": stand_in("mask")}, None),
+        ("flux", {}, None),
+        ("wan", {"params": {"enable_gif": True}}, "'enable_gif'"),
+        ("wan", {"operation": Operation.VIDEO_REMIX}, "original"),
+        ("wan", {"images": (stand_in(), stand_in()), "params": FRAME}, None),
+        ("wan", {"audios": (stand_in("audio_urls"),)}, "'audio_urls' is not possible"),
+        ("unnamed", {}, None),
+    ],
+    ids=str,
+)
+def test_it_says_what_no_graph_can_serve(tmp_path: Path, model: str, fields: dict[str, Any], words: str | None) -> None:
+    request = video_request(**fields) if model == "wan" else image_request(**fields)
+    upstream = Upstream("comfyui", "comfyui", options={"graphs": write_graphs(tmp_path)})
+    said = provider().why_not(request, model, upstream)  # type: ignore[attr-defined]
+
+    assert (said is None) if words is None else (words in (said or ""))
+
+
+async def test_an_input_that_is_bound_must_be_given(desk: Desk) -> None:
+    pair = write_graphs(desk.root / "graphs")["flux"][1]
+
+    with pytest.raises(UpstreamRejected) as caught:
+        await desk.comfyui.generate_image(image_request(), desk.call(route={"graphs": pair}))
+
+    assert caught.value.public == "'image_urls' is needed by this upstream."
+    assert posts(desk) == 0
+
+
+BROKEN: list[tuple[Any, Any, str]] = [
+    ({"nodes": [], "links": []}, {"inputs": {"prompt": "6.text"}}, "API format"),
+    ([], {"inputs": {"prompt": "6.text"}}, "API format"),
+    (BINDINGS["still"][0], {"inputs": {"width": "5.width"}}, "'prompt'"),
+    (BINDINGS["still"][0], {"inputs": {"prompt": "99.text"}}, "'99.text'"),
+    (BINDINGS["still"][0], {"inputs": {"prompt": "6"}}, "'6'"),
+    (BINDINGS["still"][0], {"inputs": {"prompt": "6.text", "colour": "6.text"}}, "colour"),
+    (BINDINGS["still"][0], {"inputs": {"prompt": "6.text"}, "output": ["77"]}, "output"),
+    (BINDINGS["still"][0], "inputs: [", "ParserError"),
+    ("{", {"inputs": {"prompt": "6.text"}}, "JSONDecodeError"),
+]
+
+
+@pytest.mark.parametrize(("graph", "binding", "words"), BROKEN)
+async def test_a_broken_file_is_ours_to_mend(desk: Desk, graph: Any, binding: Any, words: str) -> None:
+    files = desk.root / "g.json", desk.root / "b.yaml"
+    for path, content in zip(files, (graph, binding), strict=True):
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+    pair = {"graph": str(files[0]), "binding": str(files[1])}
+
+    with pytest.raises(UpstreamDenied, match=words):
+        await desk.comfyui.generate_image(image_request(), desk.call(route={"graphs": pair}))
+    upstream = Upstream("comfyui", "comfyui", options={"graphs": {"flux": pair}})
+    assert desk.comfyui.why_not(image_request(), "flux", upstream) is None
+
+
+async def test_a_missing_file_or_graph_is_ours_to_mend(desk: Desk) -> None:
+    for model, route in (("flux", {"graphs": {"graph": "/nowhere/g", "binding": "/nowhere/b"}}), ("unnamed", None)):
+        with pytest.raises(UpstreamDenied):
+            await desk.comfyui.generate_image(image_request(), desk.call(model, route=route))
+
+
+def test_frames_fit_the_models_step() -> None:
+    inputs = {"prompt": "6.text"}
+
+    assert Binding(inputs=inputs, fps=16, frames_step=4).frames_of(5) == 81  # type: ignore[arg-type]
+    assert Binding(inputs=inputs, fps=24, frames_step=8).frames_of(4) == 97  # type: ignore[arg-type]
+    assert Binding(inputs=inputs, fps=24).frames_of(4) == 96  # type: ignore[arg-type]
+
+
+def test_a_changed_file_is_read_anew(tmp_path: Path) -> None:
+    pair = write_graphs(tmp_path)["flux"][0]
+    before = load(**pair)
+    path = Path(pair["binding"])
+    path.write_text(path.read_text().replace("blurry", "watermark"))
+
+    assert before.binding.negative == "blurry"
+    assert load(**pair).binding.negative == "watermark"
+
+
+# --- jobs -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "state"), [("pending", Progress(started=False)), ("running", Progress(started=True))]
+)
+async def test_the_queue_tells_how_far_a_job_is(desk: Desk, behaviour: str, state: Progress) -> None:
+    call = desk.call("wan")
+    job = await desk.comfyui.submit_video(video_request(), call)
+    desk.fake.will(behaviour)
+
+    assert await desk.comfyui.poll_video(job, call) == state
+
+
+@pytest.mark.parametrize("place", ["running", "pending", None])
+async def test_a_lost_answer_is_found_again(desk: Desk, place: str | None) -> None:
+    desk.fake.stays = place
+    desk.fake.will("cut")
+
+    with pytest.raises(UpstreamOutcomeUnknown):
+        await desk.comfyui.submit_video(video_request(), desk.call("wan"))
+    job = await provider().submit_video(video_request(), desk.call("wan"))  # type: ignore[attr-defined]
+
+    assert job.id == job_id("task:1")
+    assert (desk.fake.accepted, posts(desk)) == (1, 1)
+
+
+async def test_a_submit_that_did_not_arrive_is_sent_again(desk: Desk) -> None:
+    desk.fake.will("error 502")
+
+    with pytest.raises(UpstreamOutcomeUnknown):
+        await desk.comfyui.submit_video(video_request(), desk.call("wan"))
+    await desk.comfyui.submit_video(video_request(), desk.call("wan"))
+
+    assert (desk.fake.accepted, posts(desk)) == (1, 2)
+
+
+async def test_nothing_is_sent_while_nobody_can_tell_whether_it_arrived(desk: Desk) -> None:
+    """The look into the queue fails: the resend must wait."""
+    desk.fake.will("cut", "poll 500")
+
+    with pytest.raises(UpstreamOutcomeUnknown):
+        await desk.comfyui.submit_video(video_request(), desk.call("wan"))
+    with pytest.raises(UpstreamError) as caught:
+        await desk.comfyui.submit_video(video_request(), desk.call("wan"))
+
+    assert type(caught.value) is UpstreamError
+    assert posts(desk) == 1
+
+
+async def test_a_server_that_ignores_our_id_is_given_up(desk: Desk) -> None:
+    desk.fake.is_old, desk.fake.stays = True, "pending"
+
+    with pytest.raises(UpstreamFailed, match="too old"):
+        await desk.comfyui.submit_video(video_request(), desk.call("wan"))
+
+    assert desk.fake.pending == []
+
+
+async def test_an_image_is_waited_for(desk: Desk) -> None:
+    desk.fake.will("pending", "running", "poll 500", "poll cut", "running")
+
+    result = await desk.comfyui.generate_image(image_request(), desk.call(options={"image_wait_s": 20}))
+
+    assert result.path.read_bytes() == png()
+    assert desk.fake.accepted == 1
+
+
+async def test_an_image_goes_on_where_the_first_call_gave_up(desk: Desk) -> None:
+    desk.fake.stays = "running"
+
+    with pytest.raises(UpstreamOutcomeUnknown, match="not done"):
+        await desk.comfyui.generate_image(image_request(), desk.call(options={"image_wait_s": 0.01}))
+    desk.fake.finish(job_id("task:1"))
+    await desk.comfyui.generate_image(image_request(), desk.call())
+
+    assert (desk.fake.accepted, posts(desk)) == (1, 1)
+
+
+async def test_a_job_that_ends_badly_is_a_definite_failure(desk: Desk) -> None:
+    for number, (behaviour, words) in enumerate(
+        (("failed", "KSampler failed"), ("interrupted", "interrupted"), ("expired", "not known"))
+    ):
+        token = f"task:{number}"
+        call = desk.call("wan", token=token)
+        job = await desk.comfyui.submit_video(video_request(), call)
+        desk.fake.will(behaviour)
+        with pytest.raises(UpstreamFailed, match=words) as caught:
+            await desk.comfyui.poll_video(job, call)
+        assert SECRET not in f"{caught.value} {caught.value.public}"
+        desk.fake.graphs.clear()
+
+
+async def test_out_of_memory_is_busy_for_an_image_and_the_end_of_a_film(desk: Desk) -> None:
+    """An image may be made elsewhere; a film that is being polled has no way back into the queue."""
+    desk.fake.error = NO_MEMORY
+    call = desk.call("wan")
+    job = await desk.comfyui.submit_video(video_request(), call)
+    desk.fake.will("failed")
+    with pytest.raises(UpstreamFailed) as caught:
+        await desk.comfyui.poll_video(job, call)
+    assert caught.value.public == "The upstream ran out of memory."
+
+    desk.fake.graphs.clear()
+    desk.fake.will("failed")
+    with pytest.raises(UpstreamBusy):
+        await desk.comfyui.generate_image(image_request(), desk.call(token="task:2"))
+
+
+def saved(name: str, kind: str = "output") -> dict[str, str]:
+    return {"filename": name, "subfolder": "video" if name.endswith(".mp4") else "", "type": kind}
+
+
+@pytest.mark.parametrize("key", ["images", "gifs", "videos"])
+async def test_a_film_is_found_under_whatever_word(desk: Desk, key: str) -> None:
+    call = desk.call("wan")
+    desk.fake.outputs = {
+        "1": {"images": [saved("preview.png", "temp")], "text": ["x"]},
+        "2": {key: [saved("draft.mp4", "temp"), saved("a.mp4")]},
+    }
+    job = await desk.comfyui.submit_video(video_request(), call)
+
+    await desk.comfyui.fetch_video(job, call)
+
+    assert "filename=a.mp4&subfolder=video&type=output" in desk.fake.seen[-1].path
+
+
+async def test_the_bound_output_alone_counts(desk: Desk) -> None:
+    desk.fake.outputs = {"8": {"images": [saved("other.png")]}, "9": {"images": [saved("right.png")]}}
+
+    await desk.comfyui.generate_image(image_request(), desk.call())
+
+    assert "filename=right.png" in desk.fake.seen[-1].path
+
+
+@pytest.mark.parametrize(
+    "outputs", [{}, {"9": {"text": ["no file"]}}, {"9": {"images": [saved("a.txt")]}}, {"9": None}]
+)
+async def test_an_end_without_a_file_is_a_failure(desk: Desk, outputs: dict[str, Any]) -> None:
+    desk.fake.outputs = outputs
+
+    with pytest.raises(UpstreamFailed):
+        await desk.comfyui.generate_image(image_request(), desk.call())
+
+
+# --- cancel -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_waiting_job_is_taken_out_of_the_queue(desk: Desk) -> None:
+    desk.fake.stays = "pending"
+    job = await desk.comfyui.submit_video(video_request(), desk.call("wan"))
+
+    assert await desk.comfyui.cancel_video(job, desk.call("wan"))
+    assert desk.fake.pending == []
+
+
+async def test_a_running_job_is_interrupted_by_its_id(desk: Desk) -> None:
+    desk.fake.stays = "running"
+    job = await desk.comfyui.submit_video(video_request(), desk.call("wan"))
+
+    assert await desk.comfyui.cancel_video(job, desk.call("wan"))
+    assert desk.fake.running == []
+    with pytest.raises(UpstreamFailed, match="interrupted"):
+        await desk.comfyui.poll_video(job, desk.call("wan"))
+
+
+async def test_a_finished_job_is_not_cancelled(desk: Desk) -> None:
+    job = await desk.comfyui.submit_video(video_request(), desk.call("wan"))
+
+    assert not await desk.comfyui.cancel_video(job, desk.call("wan"))
+    assert await desk.comfyui.cancel_video(UpstreamJob("unheard-of"), desk.call("wan"))
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "expected"),
+    [
+        ("bad_request", UpstreamRejected),
+        ("retired", UpstreamDenied),
+        ("unauthorized", UpstreamDenied),
+        ("busy 2", UpstreamBusy),
+        ("error 500", UpstreamOutcomeUnknown),
+        ("error 503", UpstreamOutcomeUnknown),
+        ("garbage", UpstreamOutcomeUnknown),
+        ("no_id", UpstreamOutcomeUnknown),
+    ],
+)
+async def test_every_row_of_the_error_table(desk: Desk, behaviour: str, expected: type[UpstreamError]) -> None:
+    desk.fake.will(behaviour)
+
+    with pytest.raises(UpstreamError) as caught:
+        await desk.comfyui.submit_video(video_request(), desk.call("wan"))
+
+    assert type(caught.value) is expected
+    assert SECRET not in f"{caught.value!r} {caught.value} {caught.value.public}"
+    assert getattr(caught.value, "retry_after_s", 2.0) == 2.0
+
+
+async def test_what_the_server_says_of_a_value_is_told(desk: Desk) -> None:
+    with pytest.raises(UpstreamRejected) as caught:
+        await desk.comfyui.generate_image(image_request(width=20000), desk.call())
+
+    assert caught.value.public == "The upstream refused this request: Value 20000 bigger than max of 16384"
+
+
+async def test_an_unknown_node_is_ours_to_mend(desk: Desk) -> None:
+    files = desk.root / "g.json", desk.root / "b.yaml"
+    files[0].write_text(json.dumps({"6": {"class_type": "Gone", "inputs": {"text": ""}}}))
+    files[1].write_text("inputs: {prompt: 6.text}")
+    pair = {"graph": str(files[0]), "binding": str(files[1])}
+
+    with pytest.raises(UpstreamDenied):
+        await desk.comfyui.generate_image(image_request(), desk.call(route={"graphs": pair}))
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "expected"),
+    [("upload 413", UpstreamRejected), ("upload 500", UpstreamBusy), ("upload 401", UpstreamDenied)],
+)
+async def test_a_failed_upload_is_no_submit(desk: Desk, behaviour: str, expected: type[UpstreamError]) -> None:
+    desk.fake.will(behaviour)
+
+    with pytest.raises(UpstreamError) as caught:
+        await desk.comfyui.generate_image(image_request(images=(media(desk, png()),)), desk.call())
+
+    assert type(caught.value) is expected
+    assert posts(desk) == 0
+
+
+async def test_without_a_server_nothing_was_accepted(desk: Desk) -> None:
+    await desk.fake.stop()
+
+    with pytest.raises(UpstreamBusy):
+        await desk.comfyui.generate_image(image_request(), desk.call())
+
+
+async def test_a_server_that_goes_away_after_acceptance_is_no_refusal(desk: Desk) -> None:
+    """A refused connection alone is UpstreamBusy: another token would make the image twice."""
+    desk.fake.will(*["poll 500"] * 500, "result 403")
+    with pytest.raises(UpstreamOutcomeUnknown):
+        await desk.comfyui.generate_image(image_request(), desk.call(options={"image_wait_s": 0.01}))
+
+
+async def test_a_key_is_sent_only_where_there_is_one(desk: Desk) -> None:
+    with pytest.raises(UpstreamDenied):
+        await desk.comfyui.generate_image(image_request(), desk.call(secret=None))
+
+    assert "Authorization" not in desk.fake.seen[0].headers
