@@ -16,17 +16,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.db import is_transient
 from app.errors import (
-    BodyTooLarge,
     DatabaseUnavailable,
     InternalError,
     InvalidParameter,
-    InvalidRequest,
     MediagateError,
     MethodNotAllowed,
-    MissingParameter,
     RangeNotSatisfiable,
     RouteNotFound,
-    UnsupportedMediaType,
 )
 
 log = structlog.get_logger()
@@ -151,25 +147,18 @@ def _should_retry(error: MediagateError, request: Request) -> bool | None:
     return True if error.status == 503 else None  # shed before any work
 
 
-def _invalid(error: RequestValidationError) -> InvalidRequest:
+def _invalid(error: RequestValidationError) -> InvalidParameter:
     first = error.errors()[0]
     param = str(first["loc"][-1])
-    if first["type"] == "missing":
-        return MissingParameter(param)
     return InvalidParameter(f"Invalid '{param}': {first['msg']}.", param=param)
 
 
 def _router_error(error: HTTPException, request: Request) -> MediagateError:
-    match error.status_code:
-        case 404:
-            return RouteNotFound(f"There is no {request.method} {request.url.path[:200]} here. See /docs.")
-        case 405:
-            return MethodNotAllowed(f"{request.url.path[:200]} does not take {request.method}. See /docs.")
-        case 413:
-            return BodyTooLarge("The request body is too large.")
-        case 415:
-            return UnsupportedMediaType("This content type is not supported here.")
-        case status if status < 500:
-            return InvalidParameter(str(error.detail))
+    if error.status_code == 404:
+        return RouteNotFound(f"There is no {request.method} {request.url.path[:200]} here. See /docs.")
+    if error.status_code == 405:
+        return MethodNotAllowed(f"{request.url.path[:200]} does not take {request.method}. See /docs.")
+    if error.status_code < 500:
+        return InvalidParameter(str(error.detail))
     log.error("request.failed", method=request.method, path=request.url.path, exc_info=error)
     return InternalError(INTERNAL_MESSAGE)

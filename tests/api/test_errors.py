@@ -7,6 +7,8 @@ from fastapi import FastAPI, Request
 from httpx2 import ASGITransport, AsyncClient
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import StreamingResponse
 from structlog.testing import capture_logs
 
 from app.api import errors
@@ -175,3 +177,35 @@ async def test_what_fails_after_a_task_was_made_names_the_task(failing):
     assert answer.status_code == 500
     assert answer.json()["error"]["task_id"] == answer.headers["x-task-id"] == "task_42"
     assert answer.headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize(("status", "told", "reason"), [(418, 400, "invalid_parameter"), (507, 500, "internal_error")])
+async def test_whatever_else_the_framework_raises_wears_the_envelope(failing, status, told, reason):
+    failing.app.state.error = HTTPException(status, "said the framework")
+
+    with capture_logs():
+        answer = await failing.get("/fail")
+
+    assert (answer.status_code, answer.json()["error"]["reason"]) == (told, reason)
+
+
+async def test_an_answer_that_has_begun_is_broken_off_and_not_ended(failing):
+    async def broken():
+        yield b"half of "
+        raise OSError("the disk is gone")
+
+    @failing.app.get("/broken")
+    async def broken_answer() -> StreamingResponse:
+        return StreamingResponse(broken())
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        await failing.get("/broken")
+
+
+async def test_a_client_that_left_is_nobody_s_fault(failing):
+    failing.app.state.error = ClientDisconnect()
+
+    with capture_logs() as logs, pytest.raises(ClientDisconnect):  # the outer shell takes it
+        await failing.get("/fail")
+
+    assert logs == []

@@ -6,6 +6,7 @@ import base64
 
 import pytest
 
+from app.errors import DatabaseUnavailable
 from tests.api.samples import data_url, jpeg, mask, png, size_of
 from tests.plugins.gateway import no_trace
 
@@ -184,3 +185,16 @@ async def test_variations_are_not_offered_and_the_answer_says_what_is(client, ca
     error = answer.json()["error"]
     assert (answer.status_code, error["reason"]) == (404, "route_not_found")
     assert "/v1/images/edits" in error["message"]
+
+
+async def test_a_paid_image_goes_out_even_when_the_balance_cannot_be_read(client, caller, services, monkeypatch):
+    async def gone(account_id: int) -> None:
+        raise DatabaseUnavailable("gone")
+
+    monkeypatch.setattr(services.statements, "balance", gone)
+
+    answer = await client.post(GENERATIONS, json={"prompt": "a fox"}, headers=caller.headers)
+
+    assert answer.status_code == 200
+    assert answer.headers["x-credits-charged"] == "1"
+    assert "x-credits-remaining" not in answer.headers
