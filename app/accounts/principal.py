@@ -16,7 +16,7 @@ PREFIX = "sk-mg_"
 RANDOM_CHARS = 40  # 238 bits
 CHECK_CHARS = 6
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-MAX_CREDITS = 2**53 - 1  # every JSON reader keeps these exact
+from app.values import MAX_CREDITS
 
 Period = Literal["total", "day", "month"]
 Network = IPv4Network | IPv6Network

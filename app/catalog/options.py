@@ -143,15 +143,30 @@ GATEWAY_FIELDS: dict[str, GatewayField] = {
     ),
     "webhook_url": GatewayField(
         "an http(s) URL of at most 2048 characters",
-        {"type": "string", "maxLength": 2048, "description": "Called once when the task ends."},
+        {
+            "type": "string",
+            "maxLength": 2048,
+            "description": "To be called once when the task ends; not used by this version.",
+        },
         _matching(_WEBHOOK_URL),
     ),
     "idempotency_key": GatewayField(
         "1 to 255 visible ASCII characters",
-        {"type": "string", "minLength": 1, "maxLength": 255, "description": "As the header Idempotency-Key."},
+        {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 255,
+            "description": "As the header Idempotency-Key; not used by this version.",
+        },
         _matching(_IDEMPOTENCY_KEY),
     ),
 }
+
+UNUSED = {
+    "webhook_url": "'webhook_url' is not used by this version: poll the task, or follow its events.",
+    "idempotency_key": "'idempotency_key' is not used by this version: a repeated request is a new task.",
+}
+"""Fields that are read and checked already, and do nothing yet -> the warning that says so."""
 
 
 def read_options(fields: Mapping[str, Any], *, kind: str, model: str) -> RequestOptions:
