@@ -9,12 +9,12 @@ from typing import Any
 
 from app.catalog.wording import invalid, is_storable, shown, whole_number
 from app.errors import InvalidParameter, MissingParameter, UnsupportedParameter
+from app.values import MAX_CREDITS
 
 PROMPT_CHARS = 32_000
 METADATA_PAIRS, METADATA_KEY_CHARS, METADATA_VALUE_CHARS = 16, 64, 512
 _WEBHOOK_URL = re.compile(r"https?://[^\s\x00-\x20\x7f]{1,2040}", re.IGNORECASE)
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_MAX_CREDITS = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ GATEWAY_FIELDS: dict[str, GatewayField] = {
     "max_credits": GatewayField(
         "an integer from 0",
         {"type": "integer", "minimum": 0, "description": "Refuse the request when it costs more."},
-        _between(0, _MAX_CREDITS),
+        _between(0, MAX_CREDITS),
     ),
     "metadata": GatewayField(
         f"an object of at most {METADATA_PAIRS} pairs of text, keys of 1 to {METADATA_KEY_CHARS} "
