@@ -34,11 +34,12 @@ PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "mediagate.json"
 RUNTIME, DEVELOPMENT, UV = "requirements-embedded.lock", "requirements-dev.lock", "requirements-uv.lock"
 MOST_TEST_PROCESSES = 4
+NPM_S = 120
 OWN_PROCESSES = ("-n", "--numprocesses", "-p", "--pdb", "--dist")  # the caller decides how pytest is split
 COMMANDS = {
     "up": "start everything: PostgreSQL, Valkey, API, worker  (--port, --data)",
     "test": "run the tests  (pytest's arguments)",
-    "tour": "make an image, an edit and a video, and show what each cost  (--port, --data)",
+    "tour": "make an image, an edit and a video, and show what each cost  (--port, --data, --out)",
 }
 PIP_TO_UV = {
     "index-url": "UV_DEFAULT_INDEX",
@@ -64,6 +65,8 @@ def main(arguments: list[str]) -> int:
     try:
         with one_at_a_time():
             set_up(DEVELOPMENT if command == "test" else RUNTIME)
+            if command == "test":
+                install_node_sdk(ROOT / "tests" / "node")
     except SetupFailed as error:
         print(f"dev.py: {error}", file=sys.stderr)
         return 1
@@ -132,6 +135,28 @@ def set_up(lock: str) -> None:
             install("--no-deps", "--no-build-isolation", "-e", str(ROOT))
         stamp["project"] = project
         write_stamp(stamp)
+
+
+def install_node_sdk(folder: Path) -> None:
+    """Install what the tests of the Node SDK need, if Node is here. They are skipped without it: nothing is raised."""
+    npm, lock, installed = shutil.which("npm"), folder / "package-lock.json", folder / "node_modules/.package-lock.json"
+    if npm is None or (installed.exists() and installed.stat().st_mtime >= lock.stat().st_mtime):
+        return
+    options = ["--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1"]  # no network: known within seconds
+    with step("Installing the Node SDK for its tests"):
+        try:
+            done = subprocess.run(
+                [npm, "ci", "--prefix", str(folder), *options],
+                capture_output=True,
+                text=True,
+                timeout=NPM_S,
+                check=False,
+            )
+            problem = done.stderr.strip().splitlines()[:1] if done.returncode else None
+        except subprocess.TimeoutExpired:
+            problem = [f"nothing after {NPM_S} s"]
+    if problem is not None:
+        say(f"npm could not install it, so its tests are skipped ({' '.join(problem)}).")
 
 
 def find_stamp() -> dict[str, Any] | None:

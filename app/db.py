@@ -8,13 +8,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+import structlog
 from sqlalchemy import NullPool
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from app.errors import DatabaseUnavailable
+from app.errors import DatabaseUnavailable, OutcomeUnknown
+
+log = structlog.get_logger()
 
 APP_ROLE = "mediagate_app"
 SESSION = {
@@ -24,7 +27,9 @@ SESSION = {
     "synchronous_commit": "on",
     "application_name": "mediagate",
 }
-RETRY_STATES = ("08", "57P0", "40001", "40P01", "55P03")
+RETRY_STATES = ("08", "53", "57P0", "57014", "40001", "40P01", "55P03")
+ROLLED_BACK = ("53", "57014", "40001", "40P01", "55P03")
+"""After these the transaction is known to have left nothing behind."""
 TRIES = 3
 
 T = TypeVar("T")
@@ -51,7 +56,10 @@ def make_engine(
     server_settings = {**SESSION, **(session or {})}
     if role is not None:
         server_settings["role"] = role
-    arguments: dict[str, Any] = {"connect_args": {"server_settings": server_settings, "timeout": 5}}
+    arguments: dict[str, Any] = {
+        "connect_args": {"server_settings": server_settings, "timeout": 5},
+        "hide_parameters": True,
+    }
     if pooled:
         arguments |= {"pool_size": pool_size, "max_overflow": 5, "pool_timeout": wait_s, "pool_recycle": 1800}
     else:
@@ -67,7 +75,7 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 
 async def once(engine: AsyncEngine, sql: str, arguments: tuple[Any, ...] = ()) -> list[Any]:
-    """Run one statement as its own transaction and return its rows as mappings: the hot path, without BEGIN, COMMIT."""
+    """Run one statement as its own transaction; return its rows as mappings. The hot path: no BEGIN, no COMMIT."""
     async with engine.connect() as connection:
         connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
         result = await connection.exec_driver_sql(sql, arguments)
@@ -88,20 +96,44 @@ def is_transient(error: BaseException) -> bool:
     return error.connection_invalidated or (sqlstate_of(error) or "").startswith(RETRY_STATES)
 
 
+def may_have_committed(error: BaseException) -> bool:
+    """Whether the failed statement may have done its work unseen: its connection broke while it was on its way."""
+    if isinstance(error, (PoolTimeout, ConnectionRefusedError)):
+        return False
+    return not (sqlstate_of(error) or "").startswith(ROLLED_BACK)
+
+
 async def retried(work: Callable[[], Awaitable[T]]) -> T:
     """Run a whole unit of work, again after a lost connection, a deadlock or a lock that took too long.
 
-    ``work`` must be safe to repeat although its first COMMIT may have succeeded unseen. Raises: DatabaseUnavailable.
+    ``work`` must be safe to repeat although its first COMMIT may have succeeded unseen. Raises: DatabaseUnavailable,
+    or its kind OutcomeUnknown when a COMMIT may have succeeded.
     """
+    is_unknown = False
     for attempt in range(TRIES):
         try:
             return await work()
         except Exception as error:
             if not is_transient(error):
                 raise
+            is_unknown = is_unknown or may_have_committed(error)
             if attempt == TRIES - 1:
-                raise DatabaseUnavailable(
-                    "The database is not reachable just now. Try again.", retry_after_s=2
-                ) from error
+                kind = OutcomeUnknown if is_unknown else DatabaseUnavailable
+                raise kind("The database is not reachable just now. Try again.", retry_after_s=2) from error
         await asyncio.sleep(random.uniform(0.05, 0.8) * (attempt + 1) / TRIES)  # noqa: S311 - jitter, not a secret
     raise AssertionError("unreachable")
+
+
+async def until_done(work: Callable[[], Awaitable[T]]) -> T:
+    """Repeat a unit of work until the database has taken it: what was paid for upstream is not dropped.
+
+    Ends by the lease: whoever holds one is cancelled when it is lost. Raises: what is not the database's absence.
+    """
+    wait_s = 0.5
+    while True:
+        try:
+            return await retried(work)
+        except DatabaseUnavailable:
+            log.warning("database.waiting", retry_s=wait_s)
+        await asyncio.sleep(wait_s)
+        wait_s = min(wait_s * 2, 5.0)

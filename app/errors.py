@@ -270,6 +270,13 @@ class TaskNotFound(NotFound):
         super().__init__(f"No task '{public_id[:64]}' in this account.")
 
 
+class FileNotFound(TaskNotFound):
+    """The task is there, and has no file of this kind."""
+
+    def __init__(self, public_id: str, kind: str) -> None:
+        MediagateError.__init__(self, f"The task '{public_id}' has no {kind}.", task_id=public_id)
+
+
 class AccountNotFound(NotFound):
     """Operators only: no client learns which accounts exist."""
 
@@ -317,8 +324,8 @@ class MethodNotAllowed(MediagateError):
 class ResultExpired(MediagateError):
     status, type, reason = 410, "not_found_error", "result_expired"
 
-    def __init__(self) -> None:
-        super().__init__("This result was deleted at the end of its retention, or by its owner.")
+    def __init__(self, task_id: str) -> None:
+        super().__init__("This result was deleted at the end of its retention, or by its owner.", task_id=task_id)
 
 
 class BodyTooLarge(MediagateError):
@@ -384,6 +391,10 @@ class Overloaded(MediagateError):
 
 class DatabaseUnavailable(MediagateError):
     status, reason = 503, "database_unavailable"
+
+
+class OutcomeUnknown(DatabaseUnavailable):
+    """The database went away under a statement: what it did before is not known. Nobody may repeat it blindly."""
 
 
 class SyncWaitExceeded(MediagateError):

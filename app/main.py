@@ -9,13 +9,15 @@ from importlib.metadata import version
 
 import structlog
 from fastapi import FastAPI
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.api import docs, errors, openapi, ops
 from app.api.middleware import RequestShell
 from app.api.v1 import files, images, me, models, quote, tasks, videos
+from app.errors import DatabaseUnavailable
 from app.migrate import head_revision
 from app.settings import Settings, load_settings
-from app.wiring import open_services
+from app.wiring import Services, open_services
 
 log = structlog.get_logger()
 
@@ -48,7 +50,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             log.info("api.ready", url=chosen.base_url)
             yield
             left = await services.images.drain(chosen.shutdown_wait_s)
-            await services.lifecycle.hand_back()
+            await _hand_back(services)
             log.info("api.stopped", unfinished_images=left)
 
     app = FastAPI(
@@ -66,3 +68,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     return app
+
+
+async def _hand_back(services: Services) -> None:
+    """Make what this process leaves unfinished due at once; without a database its leases run out by themselves."""
+    try:
+        await services.lifecycle.hand_back()
+    except (SQLAlchemyError, OSError, DatabaseUnavailable) as error:
+        log.warning("api.leases_left", error=type(error).__name__)

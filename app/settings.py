@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
@@ -23,8 +23,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 MIB = 1024 * 1024
 SAMPLE_SECRETS = frozenset({"change-me", "changeme", "secret", "password", "example", "mediagate"})
 MIN_SECRET_CHARS = 32
+SECRETS_FILE = "secrets.json"
 SECRETS = ("key_pepper", "link_secret", "secrets_key")
 """Made at the first start in development, demanded in production."""
+BESIDE_US = Path(__file__).resolve().parent.parent / "config"
+"""A checkout's configuration folder."""
 
 
 class SettingsError(Exception):
@@ -80,7 +83,7 @@ class Settings(BaseSettings):
     upload_fields: int = 64
     json_body_bytes: int = 32 * MIB
     data_url_bytes: int = 20 * MIB
-    mask_bytes: int = 4 * MIB
+    mask_bytes: int = 50 * MIB
     header_bytes: int = Field(32 * 1024, gt=0)
     body_gap_s: float = Field(15.0, gt=0)
     """A request body that sends nothing for this long is given up."""
@@ -143,21 +146,18 @@ class Settings(BaseSettings):
         return timedelta(seconds=self.link_ttl_s)
 
 
-def load_settings(**overrides: object) -> Settings:
+def load_settings(*, mint_secrets: bool = True, **overrides: object) -> Settings:
     """Read the environment, then what a running development server left in ``<data>/``.
 
-    Raises: SettingsError, naming the variable.
+    ``mint_secrets``: in development, make and keep the secrets that are missing. Without it nothing is written, and
+    they may be None. Raises: SettingsError, naming the variable.
     """
-    return _with_secrets(_with_running_instance(plain_settings(**overrides)))
+    return _with_secrets(_with_paths(_with_running_instance(_read(overrides))), mint=mint_secrets)
 
 
 def plain_settings(**overrides: object) -> Settings:
-    """Read the environment alone; touch no file. Raises: SettingsError, naming the variable."""
-    try:
-        settings = Settings(**overrides)  # type: ignore[arg-type]
-    except ValidationError as error:
-        raise SettingsError(_readable(error)) from None
-    return settings.model_copy(update={"data": settings.data.absolute(), "config_dir": settings.config_dir.absolute()})
+    """Read the environment alone; write nothing. Raises: SettingsError, naming the variable."""
+    return _with_paths(_read(overrides))
 
 
 def find_secret(variable: str) -> SecretStr | None:
@@ -189,6 +189,22 @@ def write_private(path: Path, value: object) -> None:
     temporary.replace(path)
 
 
+def _read(overrides: Mapping[str, object]) -> Settings:
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise SettingsError(_readable(error)) from None
+
+
+def _with_paths(settings: Settings) -> Settings:
+    """Make paths absolute. No folder was named and none is here: in a checkout, its own is meant."""
+    config_dir = settings.config_dir
+    is_ours = (BESIDE_US / "models.yaml").is_file()
+    if "config_dir" not in settings.model_fields_set and is_ours and not (config_dir / "models.yaml").is_file():
+        config_dir = BESIDE_US
+    return settings.model_copy(update={"data": settings.data.absolute(), "config_dir": config_dir.absolute()})
+
+
 def _with_running_instance(settings: Settings) -> Settings:
     if settings.is_production or (settings.database_url and settings.redis_url):
         return settings
@@ -201,6 +217,8 @@ def _with_running_instance(settings: Settings) -> Settings:
     }
     if settings.public_url is None:
         found["public_url"] = running["public_url"]
+    if "config_dir" in running and "config_dir" not in settings.model_fields_set:
+        found["config_dir"] = Path(running["config_dir"])
     return settings.model_copy(update=found)
 
 
@@ -212,7 +230,7 @@ def parts_of(name: str, secret: SecretStr) -> list[str]:
     return parts
 
 
-def _with_secrets(settings: Settings) -> Settings:
+def _with_secrets(settings: Settings, *, mint: bool) -> Settings:
     missing = [name for name in SECRETS if getattr(settings, name) is None]
     if settings.secrets_key is not None:
         parts_of("secrets_key", settings.secrets_key)
@@ -227,13 +245,15 @@ def _with_secrets(settings: Settings) -> Settings:
         return settings
     if not missing:
         return settings
+    if not mint and not (settings.data / SECRETS_FILE).exists():
+        return settings
     kept = _kept_secrets(settings.data)
     return settings.model_copy(update={name: SecretStr(kept[name]) for name in missing})
 
 
 def _kept_secrets(data: Path) -> dict[str, str]:
     """Return the secrets this data folder was given at its first start, with any that an older version did not know."""
-    path = data / "secrets.json"
+    path = data / SECRETS_FILE
     kept = _read_secrets(path)
     if kept.keys() >= set(SECRETS):
         return kept

@@ -10,6 +10,8 @@ from uuid import UUID
 
 Credits = NewType("Credits", int)
 """Whole credits. Money is never a float."""
+MAX_CREDITS = 2**53 - 1
+"""Above this, JSON numbers lose their last digits; no account needs more."""
 
 TASK_PREFIX = "task_"
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base32 keeps the order of the bytes

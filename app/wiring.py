@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,6 +47,7 @@ from app.upstreams.registry import Registry, discover
 from app.values import new_id
 
 log = structlog.get_logger()
+AGAIN_S = 1.0
 CHECKERS = max(1, (os.cpu_count() or 2) - 1)
 
 
@@ -81,21 +82,23 @@ class Services:
     quotes: Quotes
     background: set[asyncio.Task[None]] = field(default_factory=set)
 
-    def start(self, *loops: Coroutine[Any, Any, None]) -> None:
-        """Run loops until the services close. A loop that ends by an error is logged: it should never end."""
+    def start(self, *loops: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run loops until the services close. One that breaks is logged and begins again."""
         for loop in loops:
-            task = asyncio.create_task(loop)
-            self.background.add(task)
-            task.add_done_callback(_report)
+            self.background.add(asyncio.create_task(_for_ever(loop)))
 
     def start_listening(self) -> None:
         """Start what every process that takes steps, or waits for them, needs: heartbeats and the ear."""
-        self.start(self.leases.run(), self.waiters.run(), self.keys.keep_flushing())
+        self.start(self.leases.run, self.waiters.run, self.keys.keep_flushing)
 
 
-def _report(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        log.critical("background.died", loop=str(task.get_coro()), exc_info=task.exception())
+async def _for_ever(loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    while True:
+        try:
+            await loop()
+        except Exception:
+            log.exception("background.broke", loop=loop.__qualname__)
+        await asyncio.sleep(AGAIN_S)
 
 
 @asynccontextmanager

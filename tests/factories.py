@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,7 +15,7 @@ from app import db
 from app.accounts.keys import Keys, MintedKey
 from app.accounts.users import Account, Accounts
 from app.credits.ledger import Ledger
-from app.values import Credits, new_id, utcnow
+from app.values import Credits, new_id
 
 PEPPER = SecretStr("a pepper that only tests use, 40 letters")
 RESULT_BYTES = 1234
@@ -91,7 +90,7 @@ async def accept_task(
                 model,
                 pool or f"test/{model}",
                 hold,
-                utcnow() + timedelta(minutes=15),
+                900.0,
                 json.dumps(request),
             ),
         )
@@ -123,14 +122,14 @@ async def finish_task(
     async with engine_of(database) as engine:
         await db.once(
             engine,
-            "SELECT mg_begin($1, $2, 'image', $3, $4, $5, $6, $7::text::jsonb, '[]', 'test', 'test', 60)",
+            "SELECT mg_begin($1, $2, 'image', $3, $4, $5, $6, $7::text::jsonb, '[]', 'test', 'test', 60, 900, 1000)",
             (
                 task_id,
                 key if isinstance(key, int) else key.id,
                 model,
                 f"test/{model}",
                 hold,
-                utcnow() + timedelta(minutes=15),
+                900.0,
                 json.dumps(request_of()),
             ),
         )

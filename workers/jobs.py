@@ -39,31 +39,25 @@ class Sweep:
         try:
             while True:
                 await asyncio.sleep(self._services.settings.sweep_s)
-                try:
-                    await self.once()
-                except Exception as error:
-                    if not (is_transient(error) or isinstance(error, DatabaseUnavailable)):
-                        log.exception("sweep.failed")
-                    else:
-                        log.warning("sweep.no_database", error=type(error).__name__)
+                await self.once()
         finally:
             for step in self._steps:
                 step.cancel()
 
-    async def once(self) -> int:
-        """Wake what is overdue. Returns how many tasks were found."""
+    async def once(self) -> list[UUID]:
+        """Wake what is overdue and was not woken just now. Returns which tasks."""
         now = time.monotonic()
         self._sent = {task_id: at for task_id, at in self._sent.items() if now - at < ENQUEUE_AGAIN_S}
-        overdue = await self._services.lifecycle.overdue(grace_s=self._services.settings.sweep_s)
+        overdue = await self._services.lifecycle.overdue(
+            grace_s=self._services.settings.sweep_s, known=self._sent.keys()
+        )
         for due in overdue:
-            if due.id in self._sent:
-                continue
             self._sent[due.id] = now
             if not await self._services.queue.enqueue(due.id):
                 step = asyncio.create_task(self._step(due.id))
                 self._steps.add(step)
                 step.add_done_callback(self._steps.discard)
-        return len(overdue)
+        return [due.id for due in overdue]
 
     async def _step(self, task_id: UUID) -> None:
         async with self._limit:
@@ -78,10 +72,5 @@ class Sweep:
 async def keep_house(services: Services) -> None:
     """Remove expired and orphaned files, now and every five minutes."""
     while True:
-        try:
-            await services.retention.run_once()
-        except Exception as error:
-            if not (is_transient(error) or isinstance(error, (DatabaseUnavailable, OSError))):
-                raise
-            log.warning("housekeeping.postponed", error=type(error).__name__)
+        await services.retention.run_once()
         await asyncio.sleep(HOUSEKEEPING_S)

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 
 import structlog
 from arq.worker import Function, Worker, func
-from redis.exceptions import RedisError
 
 from app.queue import ADVANCE_JOB, QUEUE_NAME, deserialize_job, make_redis, serialize_job
 from app.settings import Settings, load_settings
@@ -35,13 +34,18 @@ async def work(settings: Settings, stop: asyncio.Event, *, providers: Mapping[st
     async with open_services(settings, providers=providers) as services:
         services.start_listening()
         sweep = Sweep(services)
-        services.start(sweep.run(), keep_house(services))
+        services.start(sweep.run, lambda: keep_house(services))
         log.info("worker.ready", owner=services.lifecycle.owner)
-        consumer = asyncio.create_task(_consume(services, stop))
-        await stop.wait()
-        await consumer
-        handed_back = await services.lifecycle.hand_back()
-        log.info("worker.stopped", handed_back=handed_back)
+        await _consume(services, stop)
+        await _hand_back(services)
+
+
+async def _hand_back(services: Services) -> None:
+    """Make what is left due for others at once; without a database the leases do it later."""
+    try:
+        log.info("worker.stopped", handed_back=await services.lifecycle.hand_back())
+    except Exception as error:  # noqa: BLE001 - we stop anyway, and the leases run out by themselves
+        log.warning("worker.stopped", handed_back=None, error=type(error).__name__)
 
 
 async def _consume(services: Services, stop: asyncio.Event) -> None:
@@ -56,10 +60,7 @@ async def _consume(services: Services, stop: asyncio.Event) -> None:
         if stop.is_set():
             await _drain(worker, running)
             return
-        try:
-            running.result()
-        except (RedisError, OSError) as error:
-            log.warning("worker.no_redis", error=type(error).__name__, retry_s=wait_s)
+        log.warning("worker.consumer_ended", error=repr(running.exception()), retry_s=wait_s)
         await _end_jobs(worker)
         await asyncio.sleep(wait_s)
         wait_s = min(wait_s * 2, RESTART_MAX_S)

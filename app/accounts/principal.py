@@ -11,12 +11,12 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_netw
 from typing import Literal
 
 from app.errors import InvalidParameter, ScopeMissing
+from app.values import MAX_CREDITS
 
 PREFIX = "sk-mg_"
 RANDOM_CHARS = 40  # 238 bits
 CHECK_CHARS = 6
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-MAX_CREDITS = 2**53 - 1  # every JSON reader keeps these exact
 
 Period = Literal["total", "day", "month"]
 Network = IPv4Network | IPv6Network

@@ -11,9 +11,11 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from app.accounts.principal import Principal
 from app.api.body import read_body, spool_folder
+from app.api.errors import note_task
 from app.api.v1.wire import Sign
 from app.errors import MissingApiKey
 from app.intake import Intake
+from app.tasks.queries import TaskView
 from app.values import utcnow
 from app.wiring import Services
 
@@ -64,10 +66,19 @@ FilesPrincipal = Annotated[Principal, Depends(requires(FILES_READ))]
 AccountPrincipal = Annotated[Principal, Depends(requires(ACCOUNT_READ))]
 
 
+def require_write(request: Request, principal: Principal, view: TaskView) -> None:
+    """Raises: ScopeMissing: what a key may make, it may stop and delete. From here on every answer names the task."""
+    note_task(request, view.public_id)
+    principal.require_scope(f"{view.operation.kind}s:write")
+
+
 async def open_intake(request: Request, services: ServicesDep) -> AsyncIterator[Intake]:
     """Read the body into a folder of its own, which goes when the answer has left."""
     async with spool_folder(services.settings) as spool:
-        yield await read_body(request, settings=services.settings, spool=spool)
+        intake = await read_body(request, settings=services.settings, spool=spool)
+        if key := request.headers.get("idempotency-key"):
+            intake.fields.setdefault("idempotency_key", key)
+        yield intake
 
 
 IntakeDep = Annotated[Intake, Depends(open_intake, scope="request")]

@@ -9,24 +9,20 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.catalog.wording import shown
 from app.db import is_transient
 from app.errors import (
-    BodyTooLarge,
-    DatabaseUnavailable,
     InternalError,
     InvalidParameter,
-    InvalidRequest,
     MediagateError,
     MethodNotAllowed,
-    MissingParameter,
+    OutcomeUnknown,
     RangeNotSatisfiable,
     RouteNotFound,
-    UnsupportedMediaType,
 )
 
 log = structlog.get_logger()
@@ -37,44 +33,13 @@ INTERNAL_MESSAGE = "Something went wrong on our side. Tell your administrator th
 
 
 def install(app: FastAPI) -> None:
-    """Let `render` answer for every exception that a route, the router or a dependency raises."""
+    """Let `render` answer for every error that we foresee; for the others the shell around all of it does."""
 
     async def handle(request: Request, error: Exception) -> Response:
         return render(public_error(error, request), request)
 
     for kind in (MediagateError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, handle)
-    app.add_middleware(LastResort)
-
-
-class StatementLost(DatabaseUnavailable):
-    """The database went away under a statement that nobody repeats: what it did before is not known."""
-
-
-class LastResort:
-    """Answers 500, without details, where no handler did; once the answer has begun the connection breaks instead."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        has_started = False
-
-        async def watch(message: Message) -> None:
-            nonlocal has_started
-            has_started = True
-            await send(message)
-
-        try:
-            await self.app(scope, receive, watch)
-        except Exception as error:
-            if has_started or isinstance(error, ClientDisconnect):
-                raise
-            request = Request(scope, receive)
-            await render(public_error(error, request), request)(scope, receive, send)
 
 
 def public_error(error: BaseException, request: Request) -> MediagateError:
@@ -89,7 +54,7 @@ def public_error(error: BaseException, request: Request) -> MediagateError:
         return _router_error(error, request)
     if isinstance(error, (SQLAlchemyError, ConnectionError)) and is_transient(error):
         log.warning("request.database_unavailable", error=type(error).__name__)
-        return StatementLost("The database is not reachable just now. Try again.", retry_after_s=2)
+        return OutcomeUnknown("The database is not reachable just now. Try again.", retry_after_s=2)
     log.error("request.failed", method=request.method, path=request.url.path, exc_info=error)
     return InternalError(INTERNAL_MESSAGE)
 
@@ -146,30 +111,39 @@ def _should_retry(error: MediagateError, request: Request) -> bool | None:
     """
     if error.task_id is not None or error.status in (502, 504):
         return False
-    if (error.status == 500 or isinstance(error, StatementLost)) and request.method not in ("GET", "HEAD"):
+    if (error.status == 500 or isinstance(error, OutcomeUnknown)) and request.method not in ("GET", "HEAD"):
         return False  # nobody knows how far it came
     return True if error.status == 503 else None  # shed before any work
 
 
-def _invalid(error: RequestValidationError) -> InvalidRequest:
+def _invalid(error: RequestValidationError) -> InvalidParameter:
+    """Name a query or path parameter, what it was, and what it may be, in the words of all our errors."""
     first = error.errors()[0]
-    param = str(first["loc"][-1])
-    if first["type"] == "missing":
-        return MissingParameter(param)
-    return InvalidParameter(f"Invalid '{param}': {first['msg']}.", param=param)
+    param, limits = str(first["loc"][-1]), first.get("ctx", {})
+    match first["type"]:
+        case "literal_error":
+            allowed = limits["expected"].replace("'", "").replace(" or ", ", ")
+        case "greater_than_equal":
+            allowed = f"a number from {limits['ge']:g}"
+        case "less_than_equal":
+            allowed = f"a number up to {limits['le']:g}"
+        case "string_too_long":
+            allowed = f"at most {limits['max_length']} characters"
+        case "string_pattern_mismatch":
+            allowed = "visible ASCII characters"
+        case "float_parsing" | "finite_number":
+            allowed = "a number"
+        case _:
+            allowed = "a whole number"
+    return InvalidParameter(f"Invalid value for '{param}': {shown(first['input'])}. Allowed: {allowed}.", param=param)
 
 
 def _router_error(error: HTTPException, request: Request) -> MediagateError:
-    match error.status_code:
-        case 404:
-            return RouteNotFound(f"There is no {request.method} {request.url.path[:200]} here. See /docs.")
-        case 405:
-            return MethodNotAllowed(f"{request.url.path[:200]} does not take {request.method}. See /docs.")
-        case 413:
-            return BodyTooLarge("The request body is too large.")
-        case 415:
-            return UnsupportedMediaType("This content type is not supported here.")
-        case status if status < 500:
-            return InvalidParameter(str(error.detail))
+    if error.status_code == 404:
+        return RouteNotFound(f"There is no {request.method} {request.url.path[:200]} here. See /docs.")
+    if error.status_code == 405:
+        return MethodNotAllowed(f"{request.url.path[:200]} does not take {request.method}. See /docs.")
+    if error.status_code < 500:
+        return InvalidParameter(str(error.detail))
     log.error("request.failed", method=request.method, path=request.url.path, exc_info=error)
     return InternalError(INTERNAL_MESSAGE)

@@ -9,7 +9,14 @@ from fastapi.openapi.utils import get_openapi
 
 from app.api.v1.wire import ErrorEnvelope
 from app.catalog.load import Catalog
-from app.errors import InternalError, MediagateError
+from app.errors import (
+    DatabaseUnavailable,
+    InternalError,
+    InvalidApiKey,
+    IpNotAllowed,
+    MediagateError,
+    MissingApiKey,
+)
 
 Json = dict[str, Any]
 
@@ -30,6 +37,15 @@ TAGS = [
 ]
 
 BINARY: Json = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
+
+
+EVERYWHERE: tuple[type[MediagateError], ...] = (
+    MissingApiKey,
+    InvalidApiKey,
+    IpNotAllowed,
+    InternalError,
+    DatabaseUnavailable,
+)
 
 
 def header(description: str, kind: str = "string") -> Json:
@@ -53,10 +69,9 @@ POLL_HEADERS: Json = TASK_HEADERS | {
 
 
 def errors(*kinds: type[MediagateError]) -> dict[int | str, Json]:
-    """Document the statuses of these errors, with their reasons; 500 belongs to every route."""
+    """Document the statuses of these errors, with their reasons, and of those that belong to every route with a key."""
     reasons: dict[int, list[str]] = {}
-    every: list[type[MediagateError]] = [*kinds, InternalError]
-    for kind in every:
+    for kind in (*kinds, *EVERYWHERE):
         reasons.setdefault(kind.status, []).append(kind.reason)
     return {
         status: {"model": ErrorEnvelope, "description": ", ".join(f"`{word}`" for word in dict.fromkeys(words))}

@@ -39,13 +39,15 @@ class Input(Frozen):
     def applies_to(self, operation: Operation) -> bool:
         return self.operations is None or operation in self.operations
 
-    def read(self, fields: Mapping[str, Any], name: str, model: str) -> tuple[str | None, list[MediaRef]]:
-        """Return the name the caller used (None: the field is absent or an empty list) and the files, in order.
+    def read(self, fields: Mapping[str, Any], name: str, model: str) -> tuple[str | None, list[MediaRef], list[str]]:
+        """Return the name the caller used (None: the field is absent or an empty list), the files, in order, and each
+        one's place: ``image``, or ``image[1]`` among several.
 
         Raises: InvalidParameter.
         """
         used: str | None = None
         found: list[MediaRef] = []
+        places: list[str] = []
         for public in (name, *self.also):
             if public not in fields:
                 continue
@@ -53,6 +55,7 @@ class Input(Frozen):
             if not refs or (self.single and used is not None):
                 continue
             found += refs
+            places += [public] if len(refs) == 1 else [f"{public}[{index}]" for index in range(len(refs))]
             used = public if used is None else used
             if len(found) > self.maximum:
                 count = f"{len(found)}" + (f" together with '{used}'" if used != public else "")
@@ -60,13 +63,13 @@ class Input(Frozen):
                     f"Too many entries in '{public}': {count}. Allowed for '{model}': at most {self.maximum}.",
                     param=public,
                 )
-        return used, found
+        return used, found, places
 
     def _refs(self, value: Any, public: str, name: str, model: str) -> list[MediaRef]:
         if isinstance(value, list):
             # Form fields of other APIs arrive as lists of one, under their own names.
             if self.single and not (public != name and len(value) <= 1):
-                raise invalid(public, value, allowed=f"one {self._sort()}, not a list", model=model)
+                raise invalid(public, value, allowed=f"a single value, not a list: {self._sort()}", model=model)
             return [self._ref(item, public, model) for item in value]
         return [self._ref(value, public, model)]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.catalog import pricing
-from app.catalog.options import GATEWAY_FIELDS, RequestOptions, read_options, read_prompt
+from app.catalog.options import GATEWAY_FIELDS, UNUSED, RequestOptions, read_options, read_prompt
 from app.catalog.parameters import Choice as ChoiceParameter
 from app.catalog.parameters import Hint, Parameter, Size
 from app.catalog.pricing import Quote
@@ -56,8 +56,8 @@ class Choice:
     """Input field (its first name) -> files, in the caller's order; only fields that have any."""
     warnings: list[str]
     options: RequestOptions
-    given: dict[str, str] = field(default_factory=dict)
-    """Parameter or input -> the name the caller used, for errors that are found later."""
+    places: dict[str, list[str]] = field(default_factory=dict)
+    """Input field (its first name) -> where each of its files stood, for errors that are found later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +123,7 @@ class Model:
         draft = Draft(self.id, self._operation(operation))
         self._judge_names(fields, draft)
         options = read_options(fields, kind=self.type, model=self.id)
+        draft.warnings += [warning for name, warning in UNUSED.items() if name in fields]
         self._read_inputs(fields, draft)
         ignored = self._ignored(fields, draft)
         asked = self._read_parameters(fields, draft, ignored, defaults or {})
@@ -134,7 +135,7 @@ class Model:
                 rule.apply(draft)
         self._gather_hints(draft)
         return Choice(
-            self.id, draft.operation, prompt, draft.params, draft.media, draft.warnings, options, draft.given
+            self.id, draft.operation, prompt, draft.params, draft.media, draft.warnings, options, draft.places
         )  # fmt: skip
 
     def needs_input_seconds(self, choice: Choice) -> bool:
@@ -196,7 +197,7 @@ class Model:
 
     def _read_inputs(self, fields: Mapping[str, Any], draft: Draft) -> None:
         for name, spec in self.spec.inputs.items():
-            used, refs = spec.read(fields, name, self.id)
+            used, refs, places = spec.read(fields, name, self.id)
             if used is None:
                 continue
             target = spec.read_as or name
@@ -207,6 +208,7 @@ class Model:
                 )
             draft.given[target] = used
             draft.media[target] = refs
+            draft.places[target] = places
             becomes = self.spec.inputs[target].becomes
             if becomes is not None:
                 self._refuse_elsewhere(used, spec.applies_to(draft.operation), spec.operations)

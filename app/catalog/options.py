@@ -9,12 +9,12 @@ from typing import Any
 
 from app.catalog.wording import invalid, is_storable, shown, whole_number
 from app.errors import InvalidParameter, MissingParameter, UnsupportedParameter
+from app.values import MAX_CREDITS
 
 PROMPT_CHARS = 32_000
 METADATA_PAIRS, METADATA_KEY_CHARS, METADATA_VALUE_CHARS = 16, 64, 512
 _WEBHOOK_URL = re.compile(r"https?://[^\s\x00-\x20\x7f]{1,2040}", re.IGNORECASE)
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_MAX_CREDITS = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ GATEWAY_FIELDS: dict[str, GatewayField] = {
     "max_credits": GatewayField(
         "an integer from 0",
         {"type": "integer", "minimum": 0, "description": "Refuse the request when it costs more."},
-        _between(0, _MAX_CREDITS),
+        _between(0, MAX_CREDITS),
     ),
     "metadata": GatewayField(
         f"an object of at most {METADATA_PAIRS} pairs of text, keys of 1 to {METADATA_KEY_CHARS} "
@@ -143,15 +143,30 @@ GATEWAY_FIELDS: dict[str, GatewayField] = {
     ),
     "webhook_url": GatewayField(
         "an http(s) URL of at most 2048 characters",
-        {"type": "string", "maxLength": 2048, "description": "Called once when the task ends."},
+        {
+            "type": "string",
+            "maxLength": 2048,
+            "description": "To be called once when the task ends; not used by this version.",
+        },
         _matching(_WEBHOOK_URL),
     ),
     "idempotency_key": GatewayField(
         "1 to 255 visible ASCII characters",
-        {"type": "string", "minLength": 1, "maxLength": 255, "description": "As the header Idempotency-Key."},
+        {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 255,
+            "description": "As the header Idempotency-Key; not used by this version.",
+        },
         _matching(_IDEMPOTENCY_KEY),
     ),
 }
+
+UNUSED = {
+    "webhook_url": "'webhook_url' is not used by this version: poll the task, or follow its events.",
+    "idempotency_key": "'idempotency_key' is not used by this version: a repeated request is a new task.",
+}
+"""Fields that are read and checked already, and do nothing yet -> the warning that says so."""
 
 
 def read_options(fields: Mapping[str, Any], *, kind: str, model: str) -> RequestOptions:

@@ -28,6 +28,8 @@ class Draft:
     media: dict[str, list[Any]] = field(default_factory=dict)
     given: dict[str, str] = field(default_factory=dict)
     """First name of each explicit parameter or input -> the name the caller used."""
+    places: dict[str, list[str]] = field(default_factory=dict)
+    """First name of each input -> where each of its files stood: ``image_urls[1]``."""
     warnings: list[str] = field(default_factory=list)
 
     def says(self, name: str) -> str:

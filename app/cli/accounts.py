@@ -8,6 +8,7 @@ import click
 
 from app.cli.output import emit, json_option, table
 from app.cli.session import actor, with_database
+from app.values import MAX_CREDITS
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -23,7 +24,7 @@ def accounts() -> None:
 
 @accounts.command()
 @click.argument("email")
-@click.option("--credits", "amount", type=click.IntRange(min=0), default=0, help="Credits to start with.")
+@click.option("--credits", "amount", type=click.IntRange(0, MAX_CREDITS), default=0, help="Credits to start with.")
 @click.option("--admin", is_flag=True, help="Let keys of this account have the scope admin:*.")
 @click.option("--name", help="Shown instead of the e-mail's first part.")
 @json_option

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.cli.output import emit, json_option
-from app.cli.session import NEGATIVE, actor, with_database
+from app.cli.session import NEGATIVE, Refused, actor, with_database
+from app.errors import InsufficientCredits
+from app.values import MAX_CREDITS
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 SHOWN_VIOLATIONS = 20
+NEGATIVE_AMOUNTS = {"ignore_unknown_options": True}  # else -5 would be read as an option
 
 
 @click.group()
@@ -26,9 +29,9 @@ def credits() -> None:
     """Top up, adjust and show credits. EMAIL may also be an account's id, as in acct_12."""
 
 
-@credits.command("top-up")
+@credits.command("top-up", context_settings=NEGATIVE_AMOUNTS)
 @click.argument("email")
-@click.argument("amount", type=click.IntRange(min=1))
+@click.argument("amount", type=click.IntRange(1, MAX_CREDITS))
 @click.option("--ref", help="Your reference, such as an invoice number: the same one adds credits once.")
 @json_option
 def top_up(email: str, amount: int, ref: str | None, as_json: bool) -> None:
@@ -47,9 +50,9 @@ def top_up(email: str, amount: int, ref: str | None, as_json: bool) -> None:
     _say(with_database(work), as_json)
 
 
-@credits.command(context_settings={"ignore_unknown_options": True})  # else -5 would be read as an option
+@credits.command(context_settings=NEGATIVE_AMOUNTS)
 @click.argument("email")
-@click.argument("amount", type=int)
+@click.argument("amount", type=click.IntRange(-MAX_CREDITS, MAX_CREDITS))
 @click.option("--reason", required=True, help="Kept in the ledger, where the customer reads it.")
 @json_option
 def adjust(email: str, amount: int, reason: str, as_json: bool) -> None:
@@ -66,7 +69,13 @@ def adjust(email: str, amount: int, reason: str, as_json: bool) -> None:
 
         account = await Accounts(engine).get(email)
         ledger = Ledger(engine)
-        await ledger.adjust(account.id, Credits(amount), ref=_reference(), actor=actor(), note=reason.strip())
+        try:
+            await ledger.adjust(account.id, Credits(amount), ref=_reference(), actor=actor(), note=reason.strip())
+        except InsufficientCredits as error:
+            spendable = (await ledger.balance(account.id)).credits
+            raise Refused(
+                f"The account has {spendable} spendable credits; it cannot be lowered by {-amount}."
+            ) from error
         return await ledger.balance(account.id)
 
     _say(with_database(work), as_json)

@@ -6,10 +6,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
+from pydantic import SecretStr
 
 from app.cli.output import emit, json_option, table
-from app.cli.session import Refused, with_database
-from app.values import utcnow
+from app.cli.session import with_database
+from app.values import MAX_CREDITS, utcnow
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -32,7 +33,9 @@ def _parts(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> li
 @keys.command()
 @click.argument("email")
 @click.option("--name", default="", help="What it is for.")
-@click.option("--budget", type=click.IntRange(min=0), help="Credits it may spend; no limit without this option.")
+@click.option(
+    "--budget", type=click.IntRange(0, MAX_CREDITS), help="Credits it may spend; no limit without this option."
+)
 @click.option("--period", type=PERIODS, default="total", show_default=True, help="When the budget starts anew.")
 @click.option(
     "--models", multiple=True, callback=_parts, help="Models it may use, with commas; all without this option."
@@ -70,7 +73,7 @@ def create(
             expires_at=None if expires_in_days is None else utcnow() + timedelta(days=expires_in_days),
         )
 
-    _say_minted(with_database(work), as_json)
+    _say_minted(with_database(work, mint_secrets=True), as_json)
 
 
 @keys.command("list")
@@ -126,12 +129,14 @@ def rotate(key: str, overlap_hours: int, as_json: bool) -> None:
 
         return await _keys(settings, engine).rotate(parse_key_id(key), timedelta(hours=overlap_hours))
 
-    _say_minted(with_database(work), as_json)
+    _say_minted(with_database(work, mint_secrets=True), as_json)
 
 
 @keys.command()
 @click.argument("key")
-@click.option("--budget", type=click.IntRange(min=0), help="Credits it may spend; no limit without this option.")
+@click.option(
+    "--budget", type=click.IntRange(0, MAX_CREDITS), help="Credits it may spend; no limit without this option."
+)
 @click.option("--period", type=PERIODS, default="total", show_default=True, help="When the budget starts anew.")
 @click.option("--max-in-flight", type=click.IntRange(min=0), help="Unfinished tasks at once; the account's without.")
 @json_option
@@ -156,9 +161,7 @@ def limits(key: str, budget: int | None, period: str, max_in_flight: int | None,
 def _keys(settings: Settings, engine: AsyncEngine) -> Keys:
     from app.accounts.keys import Keys
 
-    if settings.key_pepper is None:
-        raise Refused("MEDIAGATE_KEY_PEPPER must be set")
-    return Keys(engine, settings.key_pepper)
+    return Keys(engine, settings.key_pepper or SecretStr(""))  # none: the command makes no key, so nothing is hashed
 
 
 def _check_models(settings: Settings, models: list[str]) -> None:

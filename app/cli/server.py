@@ -33,18 +33,20 @@ def api(host: str | None, port: int | None, fd: int | None, as_json: bool) -> No
     """Run the HTTP API until SIGTERM; requests that run are finished first."""
     # The app reads its settings itself: options are settings for this process.
     _set(MEDIAGATE_HOST=host, MEDIAGATE_PORT=port, MEDIAGATE_LOG_FORMAT="json" if as_json else None)
-    settings = load_settings()
+    settings = load_settings(mint_secrets=False)  # the app does, once there is a database
     database_url(settings)
     _configure_log(settings)
     listener = _inherit(fd) if fd is not None else _listen(settings.host, settings.port)
 
     import uvicorn
 
+    from app.api.protocol import EnvelopeProtocol
+
     config = uvicorn.Config(
         "app.main:create_app",
         factory=True,
         loop="uvloop",
-        http="httptools",
+        http=EnvelopeProtocol,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -71,7 +73,7 @@ def api(host: str | None, port: int | None, fd: int | None, as_json: bool) -> No
 def worker(as_json: bool) -> None:
     """Run a worker until SIGTERM; steps that run are finished first."""
     _set(MEDIAGATE_LOG_FORMAT="json" if as_json else None)
-    settings = load_settings()
+    settings = load_settings(mint_secrets=False)  # the worker does, once there is a database
     database_url(settings)
     _configure_log(settings)
     import_module("workers.settings").run()
@@ -82,7 +84,7 @@ def worker(as_json: bool) -> None:
 @json_option
 def migrate(revision: str, as_json: bool) -> None:
     """Bring the database to the newest revision. Safe to run twice, or at once from two machines."""
-    url = database_url(load_settings())
+    url = database_url(load_settings(mint_secrets=False))
     from app.migrate import migrate as move
 
     reached = asyncio.run(move(url, revision))

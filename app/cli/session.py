@@ -30,10 +30,12 @@ class Refused(click.ClickException):
     exit_code = USAGE
 
 
-def with_database(work: Callable[[Settings, AsyncEngine], Awaitable[T]]) -> T:
-    """Run ``work`` with an engine of its own, and return what it returns."""
-    settings = load_settings()
-    url = database_url(settings)
+def with_database(work: Callable[[Settings, AsyncEngine], Awaitable[T]], *, mint_secrets: bool = False) -> T:
+    """Run ``work`` with an engine of its own, and return what it returns. Only ``mint_secrets`` writes to the disk."""
+    settings = load_settings(mint_secrets=False)
+    url = database_url(settings)  # first: a mistyped data folder is not made
+    if mint_secrets:
+        settings = load_settings()
 
     async def session() -> T:
         from app.db import make_engine
@@ -49,8 +51,8 @@ def with_database(work: Callable[[Settings, AsyncEngine], Awaitable[T]]) -> T:
 
 def with_services(work: Callable[[Services], Awaitable[T]]) -> T:
     """Run ``work`` with everything the API has, and return what it returns."""
+    database_url(load_settings(mint_secrets=False))
     settings = load_settings()
-    database_url(settings)
 
     async def session() -> T:
         from app.log import configure
@@ -116,7 +118,7 @@ def explain(error: Exception) -> str | None:
 def _unreachable() -> str:
     from sqlalchemy.engine import make_url
 
-    settings = load_settings()
+    settings = load_settings(mint_secrets=False)
     if settings.database_url is None or _is_of_an_instance(settings.database_url.get_secret_value(), settings):
         return no_gateway(settings)
     url = make_url(settings.database_url.get_secret_value())

@@ -145,7 +145,7 @@ def models() -> None:
 @json_option
 def check(as_json: bool) -> None:
     """Check config/models.yaml, as the start of the API does: prices, routes, providers."""
-    settings = load_settings()
+    settings = load_settings(mint_secrets=False)
     catalog = open_catalog(settings)
     rows = [
         {

@@ -56,7 +56,7 @@ def up(port: int | None, data: Path | None) -> None:
     try:
         with locked(settings.data):
             instance_file(settings.data).unlink(missing_ok=True)  # of an instance that was killed
-            _run(load_settings(**chosen), started_at)
+            _run(load_settings(mint_secrets=True, **chosen), started_at)
     except (FolderInUse, ServerFailed) as error:
         raise Refused(str(error)) from error
     except OSError as error:
@@ -151,6 +151,7 @@ def _instance_noted(settings: Settings) -> Iterator[None]:
             "database_url": _secret(settings.database_url),
             "redis_url": _secret(settings.redis_url),
             "public_url": settings.base_url,
+            "config_dir": str(settings.config_dir),
             "pid": os.getpid(),
         },
     )

@@ -9,15 +9,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import db
 from app.errors import (
+    AccountNotFound,
     AccountSuspended,
     InsufficientCredits,
     InvalidApiKey,
@@ -25,12 +25,7 @@ from app.errors import (
     KeyBudgetExhausted,
     TooManyTasks,
 )
-from app.values import Credits
-
-UNIQUE_VIOLATION = "23505"
-MAX_AMOUNT = 2**53
-"""Above this JSON numbers lose their last digits; no account needs more."""
-
+from app.values import MAX_CREDITS, Credits
 
 NOTHING = Credits(0)
 
@@ -58,14 +53,15 @@ class Promise:
     model: str
     pool: str
     hold: Credits
-    deadline: datetime
+    wait_s: float
+    """How long it may stay queued."""
     request: Mapping[str, Any]
     inputs: Sequence[Mapping[str, Any]]
     """Rows for ``mg_put_files``; the bytes lie in the storage already."""
 
     def arguments(self) -> tuple[Any, ...]:
         return (
-            self.task_id, self.key_id, self.kind, self.model, self.pool, _whole(self.hold), self.deadline,
+            self.task_id, self.key_id, self.kind, self.model, self.pool, _whole(self.hold), self.wait_s,
             json.dumps(self.request), json.dumps(list(self.inputs)),
         )  # fmt: skip
 
@@ -85,33 +81,38 @@ class Ledger:
             "SELECT mg_accept($1, $2, $3, $4, $5, $6, $7, $8::text::jsonb, $9::text::jsonb)", promise, ()
         )
 
-    async def begin(self, promise: Promise, *, provider: str, owner: str, lease_s: float) -> int:
-        """Accept the task and claim it for this process, with its first attempt row. Returns the lease token.
+    async def begin(
+        self, promise: Promise, *, provider: str, owner: str, lease_s: float, deadline_s: float, slots: int
+    ) -> int:
+        """Accept the task and claim it for this process, with its first attempt row. Returns the lease token, or 0:
+        the upstream has ``slots`` tasks of this pool already, and this one is queued.
 
         Raises: as `accept`.
         """
-        await self._promise(
-            "SELECT mg_begin($1, $2, $3, $4, $5, $6, $7, $8::text::jsonb, $9::text::jsonb, $10, $11, $12)",
+        rows = await self._promise(
+            """SELECT mg_begin($1, $2, $3, $4, $5, $6, $7, $8::text::jsonb, $9::text::jsonb,
+                $10, $11, $12, $13, $14) AS token""",
             promise,
-            (provider, owner, lease_s),
+            (provider, owner, lease_s, deadline_s, slots),
         )
-        return 1
+        return int(rows[0]["token"])
 
-    async def _promise(self, sql: str, promise: Promise, more: tuple[Any, ...]) -> None:
+    async def _promise(self, sql: str, promise: Promise, more: tuple[Any, ...]) -> list[Any]:
         tries = 0
 
-        async def work() -> None:
+        async def work() -> list[Any]:
             nonlocal tries
             tries += 1
-            try:
-                await db.once(self._engine, sql, promise.arguments() + more)
-            except IntegrityError as error:
-                if tries > 1 and db.sqlstate_of(error) == UNIQUE_VIOLATION:
-                    return  # the first COMMIT went through although its answer was lost
-                raise
+            if tries > 1:  # an earlier COMMIT may have gone through although its answer was lost
+                made = await db.once(
+                    self._engine, "SELECT lease_token AS token FROM tasks WHERE id = $1", (promise.task_id,)
+                )
+                if made:
+                    return made
+            return await db.once(self._engine, sql, promise.arguments() + more)
 
         with money_errors(needed=promise.hold):
-            await db.retried(work)
+            return await db.retried(work)
 
     async def finish(
         self,
@@ -196,10 +197,11 @@ class Ledger:
             return await db.retried(work)
 
     async def balance(self, account_id: int) -> Balance:
-        """Return what the account can spend, and what its running tasks hold."""
-        rows = await db.once(
-            self._engine, "SELECT posted - held AS credits, held FROM accounts WHERE id = $1", (account_id,)
-        )
+        """Return what the account can spend, and what its running tasks hold. Raises: AccountNotFound."""
+        sql = "SELECT posted - held AS credits, held FROM accounts WHERE id = $1"
+        rows = await db.retried(lambda: db.once(self._engine, sql, (account_id,)))
+        if not rows:
+            raise AccountNotFound(f"acct_{account_id}")
         return Balance(Credits(rows[0]["credits"]), Credits(rows[0]["held"]))
 
 
@@ -230,6 +232,6 @@ def money_errors(*, needed: Credits) -> Iterator[None]:
 
 def _whole(amount: int) -> int:
     """Refuse what would be truncated or overflow silently on its way to the database."""
-    if type(amount) is not int or abs(amount) > MAX_AMOUNT:
-        raise TypeError(f"credits are whole numbers up to {MAX_AMOUNT}, not {amount!r}")
+    if type(amount) is not int or abs(amount) > MAX_CREDITS:
+        raise TypeError(f"credits are whole numbers up to {MAX_CREDITS}, not {amount!r}")
     return amount

@@ -1,4 +1,4 @@
-"""What an account sees of its credits: balance, ledger pages, usage. Reads only; credits move in ledger.py."""
+"""What an account sees of its credits: ledger pages and usage. Reads only; credits move in ledger.py."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from typing import Any, Literal
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.credits.ledger import Balance
 from app.db import once, retried
-from app.errors import AccountNotFound, InvalidParameter
+from app.errors import InvalidParameter
 from app.values import Credits, task_public_id
 
 MAX_PAGE = 1000
@@ -63,13 +62,6 @@ class Statements:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-
-    async def balance(self, account_id: int) -> Balance:
-        """Raises: AccountNotFound."""
-        rows = await retried(lambda: once(self._engine, _BALANCE, (account_id,)))
-        if not rows:
-            raise AccountNotFound(f"acct_{account_id}")
-        return Balance(rows[0]["credits"], rows[0]["held"])
 
     async def ledger(self, account_id: int, *, limit: int = 50, after: int | None = None) -> LedgerPage:
         """Return lines newest first, those older than the line ``after`` (its ``seq``). Lines never change or vanish.
@@ -148,8 +140,6 @@ def _entry(row: Any) -> Entry:
         created_at=row["created_at"],
     )
 
-
-_BALANCE = "SELECT posted - held AS credits, held FROM accounts WHERE id = $1"
 
 # A refund's line carries no key: it belongs to the key of its task.
 _LEDGER = """

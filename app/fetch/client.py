@@ -25,7 +25,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.tracing import Trace
 from yarl import URL
 
-from app.errors import InputUrlRefused, InputUrlUnreachable
+from app.errors import InputUrlRefused, InputUrlUnreachable, InvalidMedia
 from app.fetch.guard import Refused, Rules, Target, judge_addresses, judge_url
 from app.fetch.sniff import HEAD_BYTES, sniff
 from app.settings import MIB, Settings
@@ -79,6 +79,10 @@ class Unreachable(Exception):
         self.public = public
 
 
+class WrongFile(Exception):
+    """The URL leads to a file, and not to one that is allowed. The message goes on after the URL's name."""
+
+
 class SafeFetcher:
     """One per process. ``await close()`` at the end."""
 
@@ -125,7 +129,8 @@ class SafeFetcher:
 
         ``allowed_types`` are media types as ``sniff`` tells them; ``host_suffixes`` narrows the hosts, for every hop;
         ``owner`` is whose share of the slots it takes;
-        ``total_s`` covers all of it, the wait for a slot too. Raises: InputUrlRefused, InputUrlUnreachable.
+        ``total_s`` covers all of it, the wait for a slot too. Raises: InputUrlRefused,
+        InputUrlUnreachable; InvalidMedia for a file that is empty or of another type.
         """
         hop = _Hop("")
         try:
@@ -136,6 +141,9 @@ class SafeFetcher:
             raise InputUrlRefused(
                 f"The URL in '{param}' is not allowed. It must be a public URL.", param=param
             ) from None
+        except WrongFile as error:
+            log.info("fetch.wrong_file", host=hop.host, why=str(error))
+            raise InvalidMedia(f"The URL in '{param}' leads to {error}.", param=param) from None
         except (Unreachable, TimeoutError) as error:
             log.info("fetch.failed", host=hop.host, why=str(error) or "timeout")
             public = getattr(error, "public", None) or "could not be read"
@@ -234,7 +242,7 @@ class SafeFetcher:
         allowed_types: frozenset[str] | None,
     ) -> Fetched:
         size, digest, head = 0, hashlib.sha256(), b""
-        is_judged = allowed_types is None
+        is_judged = False
         async for chunk in self._chunks(response):
             size += len(chunk)
             if size > max_bytes:
@@ -246,8 +254,6 @@ class SafeFetcher:
             if not is_judged and len(head) == HEAD_BYTES:
                 _judge_type(head, allowed_types)
                 is_judged = True
-        if not size:
-            raise Unreachable("empty")
         if not is_judged:
             _judge_type(head, allowed_types)
         return Fetched(out, size, digest.digest(), sniff(head))
@@ -363,9 +369,10 @@ def _addresses(host: str, port: int) -> list[str]:
 
 def _judge_type(head: bytes, allowed_types: frozenset[str] | None) -> None:
     mime = sniff(head)
-    if allowed_types is not None and mime not in allowed_types:
-        names = ", ".join(sorted(allowed_types))
-        raise Unreachable(f"type {mime}", public=f"leads to a file of another type than {names}")
+    if head and (allowed_types is None or mime in allowed_types):
+        return
+    found = (mime or "a file of an unknown type") if head else "an empty file"
+    raise WrongFile(f"{found}. Allowed: {', '.join(sorted(allowed_types))}" if allowed_types else found)
 
 
 def _too_large(max_bytes: int) -> Unreachable:

@@ -18,6 +18,7 @@ from app.errors import (
     NOT_CHARGED,
     ContentPolicyViolation,
     InternalError,
+    InvalidMedia,
     InvalidParameter,
     MediagateError,
     ProviderUnavailable,
@@ -62,6 +63,7 @@ POISON_CLAIMS = 5
 SEND_WITHIN_S = 20.0
 """A step that stalled longer since its claim does not send any more: its lease may be somebody else's."""
 RETRY_S = 5.0
+FETCH_AGAIN_S = 15.0
 BUSY_MAX_S = 60.0
 DENIED_WAIT_S = 15.0
 
@@ -121,8 +123,8 @@ class Advancer:
             only=task_id if only else None,
         )
         if claimed is None:
-            expired = await self._lifecycle.claim_expired(task_id)
-            return None if expired is None else (expired, False)
+            ending = await self._lifecycle.claim_ending(task_id)
+            return None if ending is None else (ending, False)
         return claimed, True
 
     async def carry(self, task: Claimed, *, is_fresh: bool, on_partial: PartialSink | None = None) -> float | None:
@@ -142,6 +144,9 @@ class Advancer:
             return None
 
     async def _step(self, task: Claimed, *, is_fresh: bool, on_partial: PartialSink | None) -> float | None:
+        if task.status is Status.QUEUED and task.cancel_requested:
+            await self._cancelled(task)
+            return None
         if task.status is Status.QUEUED:
             await self._fail(task, ProviderUnavailable(f"No upstream took this task in time. {NOT_CHARGED}"))
             return None
@@ -175,9 +180,8 @@ class Advancer:
     async def _submit(
         self, task: Claimed, provider: Provider, call: Call, *, is_fresh: bool, on_partial: PartialSink | None
     ) -> float | None:
-        claimed_at = time.monotonic()
         request = await self._request(task)
-        if time.monotonic() - claimed_at > SEND_WITHIN_S:
+        if time.monotonic() - task.claimed_at > SEND_WITHIN_S:
             raise LeaseLost(str(task.id))
         try:
             if isinstance(request, ImageRequest):
@@ -198,7 +202,7 @@ class Advancer:
         if isinstance(request, ImageRequest):
             try:
                 done = await self._delivery.image(task, request, image)
-            except MediagateError as error:
+            except ResultUnavailable as error:
                 await self._fail(task, error, attempt="failed")
                 return None
             await self._ended(task, done)
@@ -233,6 +237,9 @@ class Advancer:
                     wake_s=wait_s,
                     queue_s=self._queue_wait(task),
                 )
+                if await self._lifecycle.is_cancel_requested(task.id):
+                    await self._cancelled(task)
+                    return None
                 log.info("task.refused", task_id=str(task.id), wait_s=wait_s, error=type(error).__name__)
                 return wait_s
         # Sent, outcome unknown; or asked again and told nothing about the first sending.
@@ -255,8 +262,7 @@ class Advancer:
             raise TypeError(f"{provider.name} cannot be polled")
         job = UpstreamJob(task.upstream_id)
         if task.cancel_requested and isinstance(provider, VideoCanceller) and await _stopped(provider, job, call):
-            if await self._ledger.cancel(task.id, task.token):
-                await self._ended(task, "cancelled")
+            await self._cancelled(task)
             return None
         wait_s = _poll_wait(task, provider, self._settings)
         try:
@@ -283,12 +289,19 @@ class Advancer:
         try:
             result = await provider.fetch_video(UpstreamJob(task.upstream_id), call)
             done = await self._delivery.video(task, result, call.out_dir)
-        except (UpstreamError, MediagateError) as error:
+        except (UpstreamError, InvalidMedia) as error:
+            # A file that cannot be read is given up after a few tries; one that cannot be had now, at the deadline.
+            is_poison = isinstance(error, InvalidMedia)
             log.warning("task.store_failed", task_id=str(task.id), error=type(error).__name__, claims=task.claims)
-            await self._lifecycle.release(task, wake_s=RETRY_S)
-            return RETRY_S
+            wait_s = RETRY_S if is_poison else FETCH_AGAIN_S
+            await self._lifecycle.release(task, wake_s=wait_s, is_poison=is_poison)
+            return wait_s
         await self._ended(task, done)
         return None
+
+    async def _cancelled(self, task: Claimed) -> None:
+        if await self._ledger.cancel(task.id, task.token):
+            await self._ended(task, "cancelled")
 
     # --- ends ---------------------------------------------------------------------------------------------------------
 
@@ -343,6 +356,12 @@ async def _stopped(provider: VideoCanceller, job: UpstreamJob, call: Call) -> bo
 
 def _said(error: UpstreamError) -> str:
     return f"{error.public.rstrip('.')}. {NOT_CHARGED}"
+
+
+def _too_late(task: Claimed) -> MediagateError:
+    if task.status is Status.STORING:
+        return ResultUnavailable(f"The upstream's result could not be fetched. {NOT_CHARGED}")
+    return UpstreamErrorPublic(f"The upstream did not finish in time. {NOT_CHARGED}")
 
 
 def _outcome_unknown() -> MediagateError:

@@ -10,6 +10,7 @@ from types import TracebackType
 
 from app.catalog.pricing import charge
 from app.credits.ledger import Ledger
+from app.db import until_done
 from app.errors import NOT_CHARGED, InvalidMedia, ResultUnavailable
 from app.generation.files import NewFile, remove_files, store_files
 from app.media.checks import Checker
@@ -96,8 +97,12 @@ class Delivery:
     ) -> None:
         rows, keys = await store_files(self._storage, files, ttl=self._settings.result_ttl)
         price = charge(task.request["quote"], delivered)
-        # An exception here leaves the answer unknown: the storage sweep removes what no row names.
-        if not await self._ledger.finish(task.id, task.token, charge=price, files=rows, result=result):
+
+        async def finish() -> bool:
+            return await self._ledger.finish(task.id, task.token, charge=price, files=rows, result=result)
+
+        # What was paid for waits for the database as long as the lease is ours.
+        if not await until_done(finish):
             await remove_files(self._storage, keys)
             raise LeaseLost(str(task.id))
 

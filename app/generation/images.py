@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+import structlog
+
 from app.accounts.keys import Principal
-from app.errors import InternalError, Overloaded, SyncWaitExceeded
+from app.errors import InternalError, MediagateError, Overloaded, SyncWaitExceeded
 from app.generation.advance import Advancer
 from app.generation.prepare import Prepared, Preparer
 from app.generation.promise import Promiser
@@ -24,7 +26,16 @@ from app.tasks.waiting import Waiters
 from app.upstreams.protocols import PartialSink
 from app.values import task_public_id
 
+log = structlog.get_logger()
 MAX_WAITERS = 2000
+LOOK_AGAIN_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The promise is made: from here on the image can be asked for by this id."""
+
+    public_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +44,6 @@ class Partial:
 
     index: int
     path: Path
-    public_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +92,8 @@ class Images:
 
     async def events(
         self, principal: Principal, intake: Intake, *, operation: Operation
-    ) -> AsyncIterator[Partial | Completed]:
-        """Yield interim images, then the finished task. What is wrong with the request is raised by the first step."""
+    ) -> AsyncIterator[Started | Partial | Completed]:
+        """Yield the start, interim images, the finished task. A wrong request is raised by the first step."""
         partials: asyncio.Queue[tuple[int, Path]] = asyncio.Queue()
         is_watched = True
 
@@ -102,11 +112,12 @@ class Images:
         task_id, work = await self._start(principal, intake, operation, on_partial=on_partial)
         end = asyncio.ensure_future(self._finished(task_id, work))
         try:
+            yield Started(task_public_id(task_id))
             while True:
                 next_partial = asyncio.ensure_future(partials.get())
                 await asyncio.wait({next_partial, end}, return_when=asyncio.FIRST_COMPLETED)
                 if next_partial.done():
-                    yield Partial(*next_partial.result(), task_public_id(task_id))
+                    yield Partial(*next_partial.result())
                     continue
                 next_partial.cancel()
                 yield Completed(await end)
@@ -127,25 +138,34 @@ class Images:
     async def _begin(
         self, principal: Principal, prepared: Prepared, on_partial: PartialSink | None
     ) -> tuple[UUID, asyncio.Task[None]]:
-        claimed = await self._promiser.begin(principal, prepared)
-        work = asyncio.create_task(self._to_the_end(claimed, on_partial))
+        task_id, claimed = await self._promiser.begin(principal, prepared)
+        work = asyncio.create_task(self._to_the_end(task_id, claimed, on_partial))
         self._running.add(work)
-        work.add_done_callback(self._running.discard)
-        return claimed.id, work
+        work.add_done_callback(self._ended)
+        return task_id, work
 
-    async def _to_the_end(self, claimed: Claimed, on_partial: PartialSink | None) -> None:
-        """Take step after step in this process, until the task has ended or belongs to another one."""
-        wait_s = await self._advancer.carry(claimed, is_fresh=True, on_partial=on_partial)
+    async def _to_the_end(self, task_id: UUID, claimed: Claimed | None, on_partial: PartialSink | None) -> None:
+        """Take step after step in this process, until the task has ended or another one ended it."""
+        silent = 0
+        wait_s: float | None = 0.0
+        if claimed is not None:
+            wait_s = await self._advancer.carry(claimed, is_fresh=True, on_partial=on_partial)
         while wait_s is not None:
-            await asyncio.sleep(wait_s)
-            found = await self._advancer.claim(claimed.id, only=True)
-            if found is None:
-                if await self._lifecycle.find_due(claimed.id) is None:
-                    return
-                wait_s = self._settings.sweep_s  # another process works on it, or its pool is full
-                continue
-            task, is_fresh = found
-            wait_s = await self._advancer.carry(task, is_fresh=is_fresh, on_partial=on_partial)
+            if await self._waiters.wait(task_id, wait_s):
+                return
+            found = await self._advancer.claim(task_id, only=True)
+            if found is not None:
+                task, is_fresh = found
+                wait_s, silent = await self._advancer.carry(task, is_fresh=is_fresh, on_partial=on_partial), 0
+            elif await self._lifecycle.find_due(task_id) is None:
+                return
+            else:  # its pool is full, or another process works on it
+                wait_s, silent = min(self._settings.sweep_s * 2**silent, LOOK_AGAIN_S), silent + 1
+
+    def _ended(self, work: asyncio.Task[None]) -> None:
+        self._running.discard(work)
+        if not work.cancelled() and (error := work.exception()) is not None:
+            log.warning("image.left_to_the_sweep", error=type(error).__name__)
 
     async def _finished(self, task_id: UUID, work: asyncio.Task[None]) -> TaskView:
         """Wait for the end, wherever the work is done. Raises: the task's error, SyncWaitExceeded."""
@@ -156,6 +176,9 @@ class Images:
             if not view.is_final:  # the step left it to its lease, or to another process
                 await ended
                 view = await self._get(task_id)
+        except MediagateError as error:
+            error.task_id = task_public_id(task_id)
+            raise
         finally:
             ended.cancel()
         if not view.is_final:

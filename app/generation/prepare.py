@@ -16,7 +16,7 @@ from app.catalog.load import Catalog
 from app.catalog.model import Choice, Model
 from app.catalog.pricing import Quote
 from app.catalog.spec import Route
-from app.errors import ModelNotAllowed, PriceAboveMax, ProviderUnavailable
+from app.errors import InvalidRequest, ModelNotAllowed, PriceAboveMax, ProviderUnavailable
 from app.fetch.client import SafeFetcher
 from app.intake import Intake, MediaRef, Upload
 from app.media.checks import Checker
@@ -25,6 +25,7 @@ from app.settings import Settings
 from app.upstreams.registry import Registry, pool_name
 
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp"})
+MASK_TYPES = frozenset({"image/png"})
 VIDEO_TYPES = frozenset({"video/mp4", "video/quicktime", "video/webm", "video/x-matroska"})
 AUDIO_TYPES = frozenset({"audio/wav", "audio/x-wav", "audio/mpeg", "audio/mp3", "audio/mp4"})
 
@@ -39,6 +40,8 @@ class Prepared:
     inputs: tuple[MediaFile, ...]
     route: Route
     provider: str
+    slots: int
+    """Tasks of this pool that may be with the upstream at once."""
 
     @property
     def pool(self) -> str:
@@ -89,7 +92,7 @@ class Preparer:
             raise ModelNotAllowed(f"This API key may not use the model '{model.id}'.", param="model")
         choice = model.choose(intake.fields, operation=operation, defaults=defaults)
         inputs = await self._inputs(principal, choice, intake.spool)
-        sized = next((file for file in inputs if file.width and file.height), None)
+        sized = next((file for file in sorted(inputs, key=_leads) if file.width and file.height), None)
         shape = (sized.width, sized.height) if sized else (None, None)
         params = model.with_input_shape(choice.params, *shape)
         quote = model.quote(choice, input_seconds=_input_seconds(model, choice, inputs))
@@ -98,11 +101,13 @@ class Preparer:
         limit = choice.options.max_credits
         if limit is not None and quote.credits > limit:
             raise PriceAboveMax(credits=quote.credits, max_credits=limit)
+        warnings = [*choice.warnings, *_length_warnings(quote)]
         if choice.options.partial_images:
             params["partial_images"] = choice.options.partial_images
         route = self._route(model, choice.operation, upstream)
         provider = self._registry.upstream(route.upstream).provider
-        return Prepared(model, replace(choice, params=params), quote, inputs, route, provider)
+        slots = self._registry.slots_of(route.upstream)
+        return Prepared(model, replace(choice, params=params, warnings=warnings), quote, inputs, route, provider, slots)
 
     def _route(self, model: Model, operation: Operation, upstream: str | None) -> Route:
         for route in model.routes_for(operation):
@@ -113,7 +118,7 @@ class Preparer:
 
     async def _inputs(self, principal: Principal, choice: Choice, spool: Path) -> tuple[MediaFile, ...]:
         wanted = [(field, ref, index) for field, refs in choice.media.items() for index, ref in enumerate(refs)]
-        media = [file for file in await _all(self._one(principal, choice, f, ref, i, spool) for f, ref, i in wanted)]
+        media = await _all(self._one(principal, choice, f, ref, i, spool) for f, ref, i in wanted)
         mask = next((file for file in media if file.field == "mask"), None)
         if mask is not None:
             first = next(file for file in media if file.field == "image_urls")
@@ -128,8 +133,18 @@ class Preparer:
     async def _one(
         self, principal: Principal, choice: Choice, field: str, ref: MediaRef, index: int, spool: Path
     ) -> MediaFile:
+        """Have one file, and look into it. An error's message says where it stood, its ``param`` is the field."""
+        place = choice.places[field][index]
+        try:
+            return await self._looked_into(principal, field, ref, place, spool / f"fetched-{field}-{index}")
+        except InvalidRequest as error:
+            error.param = place.partition("[")[0]
+            raise
+
+    async def _looked_into(
+        self, principal: Principal, field: str, ref: MediaRef, place: str, fetched_path: Path
+    ) -> MediaFile:
         family = _family(field)
-        param = choice.given.get(field, field)
         if isinstance(ref, Upload):
             path, size, digest = ref.path, ref.size_bytes, ref.sha256
         else:
@@ -139,22 +154,26 @@ class Preparer:
                 "audio": (self._settings.fetch_audio_bytes, AUDIO_TYPES),
             }
             max_bytes, types = limits[family]
+            if field == "mask":
+                types = MASK_TYPES
             fetched = await self._fetcher.fetch(
                 ref,
-                spool / f"fetched-{field}-{index}",
-                param=param,
+                fetched_path,
+                param=place,
                 max_bytes=max_bytes,
                 allowed_types=types,
                 owner=principal.account_id,
             )
             path, size, digest = fetched.path, fetched.size_bytes, fetched.sha256
+        if field == "mask":  # judged beside the first image, when that is known
+            return MediaFile(path, "image/png", size, digest, field)
         if family == "image":
-            image = await self._checker.check_image(path, param=param)
+            image = await self._checker.check_image(path, param=place)
             return MediaFile(path, image.mime, size, digest, field, image.width, image.height)
         if family == "audio":
-            audio = await self._checker.probe_audio(path, param=param)
+            audio = await self._checker.probe_audio(path, param=place)
             return MediaFile(path, audio.mime, size, digest, field, duration_s=audio.duration_s)
-        video = await self._checker.probe_video(path, param=param)
+        video = await self._checker.probe_video(path, param=place)
         return MediaFile(path, video.mime, size, digest, field, video.width, video.height, video.duration_s)
 
 
@@ -172,6 +191,21 @@ def _family(field: str) -> str:
     if field.startswith("video"):
         return "video"
     return "audio" if field.startswith("audio") else "image"
+
+
+def _leads(file: MediaFile) -> int:
+    """Whose shape a result takes: the source of an edit, then a first frame, then the first reference."""
+    return {"video_url": 0, "first_frame_image": 1}.get(file.field, 2)
+
+
+def _length_warnings(quote: Quote) -> list[str]:
+    """Say what becomes of an edit's source that is longer or shorter than what is made and billed."""
+    source, billed = quote.source_seconds, quote.quantity
+    if source is None or billed - 1 < source <= billed:
+        return []
+    if source > billed:
+        return [f"The source is {source:g} s long: only its first {billed} s are used, and billed."]
+    return [f"The source is {source:g} s long: {billed} s are billed, the least there is."]
 
 
 def _input_seconds(model: Model, choice: Choice, inputs: tuple[MediaFile, ...]) -> float | None:

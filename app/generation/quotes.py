@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from app.accounts.keys import Principal
 from app.catalog.pricing import Quote
 from app.errors import InvalidParameter, MissingParameter
@@ -10,7 +12,10 @@ from app.generation.videos import Videos
 from app.intake import Intake
 from app.requests import Operation
 
-ENDPOINTS = ("images/generations", "images/edits", "videos/generations", "videos/remix")
+ENDPOINTS = (
+    "images/generations", "images/edits", "videos/generations", "videos", "videos/remix", "videos/{id}/remix",
+)  # fmt: skip
+_REMIX = re.compile(r"videos/([^/]+)/remix")
 
 
 class Quotes:
@@ -20,18 +25,20 @@ class Quotes:
 
     async def quote(self, principal: Principal, endpoint: str, intake: Intake) -> Quote:
         """Return what this body would cost at ``endpoint``. Raises: what the endpoint itself would refuse."""
+        fields = intake.fields
+        if remix := _REMIX.fullmatch(endpoint):
+            endpoint, fields["id"] = "videos/remix", remix[1]
         match endpoint:
             case "images/generations":
                 prepared = await self._preparer.prepare(principal, intake, Operation.IMAGE_GENERATE)
             case "images/edits":
                 prepared = await self._preparer.prepare(principal, intake, Operation.IMAGE_EDIT)
-            case "videos/generations":
+            case "videos/generations" | "videos":
                 prepared = await self._preparer.prepare(principal, intake, Operation.VIDEO_GENERATE)
             case "videos/remix":
-                source_id = intake.fields.pop("id", None)
-                if not isinstance(source_id, str):
+                if "id" not in fields:
                     raise MissingParameter("id", "A remix is priced from its source: give its task id as 'id'.")
-                source = await self._videos.source_of(principal, source_id, intake)
+                source = await self._videos.source_of(principal, str(fields.pop("id")), intake)
                 prepared = await self._videos.prepare_remix(principal, source, intake)
             case _:
                 raise InvalidParameter(f"'endpoint' must be one of {', '.join(ENDPOINTS)}.", param="endpoint")

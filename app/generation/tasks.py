@@ -7,14 +7,14 @@ from uuid import UUID
 
 from app.accounts.keys import Principal
 from app.credits.ledger import Ledger
-from app.errors import InvalidParameter, ResultExpired, TaskNotFound, TaskNotReady
+from app.errors import FileNotFound, InvalidParameter, ResultExpired, TaskNotFound, TaskNotReady
 from app.generation.advance import Advancer
 from app.generation.retention import Retention
 from app.queue import ArqQueue
 from app.tasks.lifecycle import Lifecycle
 from app.tasks.queries import StoredFile, TaskFilter, TaskPage, TaskQueries, TaskView
 from app.tasks.waiting import Waiters
-from app.values import find_task_id
+from app.values import find_task_id, utcnow
 
 WATCH_S = 1.0
 ROLES = {"image": "result", "video": "result", "thumbnail": "thumbnail", "gif": "gif"}
@@ -112,20 +112,20 @@ class Tasks:
     async def file(self, principal: Principal | None, public_id: str, kind: str) -> StoredFile:
         """Return the file behind ``/api/jobs/{id}/{kind}``; no principal means that the link's signature was checked.
 
-        Raises: TaskNotFound (no such task, or no such file in it), TaskNotReady, ResultExpired, the task's own error.
+        Raises: TaskNotFound, FileNotFound, TaskNotReady, ResultExpired, the task's own error.
         """
         view = await self._get(public_id, account_id=principal.account_id if principal else None)
         if view.deleted_at is not None:
-            raise ResultExpired
+            raise ResultExpired(view.public_id)
         if kind not in ROLES or (kind in ("image", "video") and kind != view.operation.kind):
-            raise TaskNotFound(public_id)
+            raise FileNotFound(view.public_id, kind)
         if not view.is_final:
-            raise TaskNotReady("The task is not finished yet.", retry_after_s=2)
+            raise TaskNotReady("The task is not finished yet.", retry_after_s=2, task_id=view.public_id)
         if view.error is not None:
             raise view.error
         found = view.find_file(ROLES[kind])
         if found is None:
-            raise TaskNotFound(public_id)
-        if found.state != "ready":
-            raise ResultExpired
+            raise FileNotFound(view.public_id, kind)
+        if not found.is_kept(utcnow()):
+            raise ResultExpired(view.public_id)
         return found

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.accounts.keys import Principal
-from app.errors import InvalidParameter, ResultExpired, TaskNotFound, TaskNotReady
+from app.errors import InvalidParameter, InvalidRequest, ResultExpired, TaskNotFound, TaskNotReady
 from app.generation.prepare import Prepared, Preparer
 from app.generation.promise import Promiser
 from app.intake import Intake
 from app.queue import ArqQueue
 from app.requests import Operation
-from app.tasks.queries import TaskQueries, TaskView
-from app.values import find_task_id
+from app.tasks.queries import StoredFile, TaskQueries, TaskView
+from app.values import find_task_id, utcnow
 
 
 class Videos:
@@ -53,13 +53,17 @@ class Videos:
     async def prepare_remix(self, principal: Principal, source: TaskView, intake: Intake) -> Prepared:
         """Judge a remix: what the caller leaves open is as in the source. Raises: as `remix`."""
         params = source.request["params"]
-        return await self._preparer.prepare(
-            principal,
-            Intake({**intake.fields, "model": source.model}, intake.spool),
-            Operation.VIDEO_REMIX,
-            defaults={"resolution": params["resolution"], "ratio": params["ratio"]},
-            upstream=source.pool.split("/", 1)[0],
-        )
+        try:
+            return await self._preparer.prepare(
+                principal,
+                Intake({**intake.fields, "model": source.model}, intake.spool),
+                Operation.VIDEO_REMIX,
+                defaults={"resolution": params["resolution"], "ratio": params["ratio"]},
+                upstream=source.pool.split("/", 1)[0],
+            )
+        except InvalidRequest as error:
+            error.task_id = source.public_id
+            raise
 
     async def source_of(self, principal: Principal, public_id: str, intake: Intake) -> TaskView:
         """Return the task a remix would go on from. Raises: as `remix`."""
@@ -67,24 +71,32 @@ class Videos:
         source = await self._queries.find(task_id, account_id=principal.account_id) if task_id else None
         if source is None or source.deleted_at is not None:
             raise TaskNotFound(public_id)
+        about: dict[str, Any] = {"param": "id", "task_id": source.public_id}
         if source.operation.kind != "video":
-            raise InvalidParameter("Only a video can be remixed; this task made an image.", param="id")
+            raise InvalidParameter("Only a video can be remixed; this task made an image.", **about)
         wanted = intake.fields.get("model")
         if wanted is not None and wanted != source.model:
             raise InvalidParameter(
-                f"'model' must be the source's, '{source.model}', or absent; got {str(wanted)[:64]!r}.", param="model"
+                f"'model' must be the source's, '{source.model}', or absent; got {str(wanted)[:64]!r}.",
+                **about | {"param": "model"},
             )
         if not source.is_final:
-            raise TaskNotReady("The source video is not finished yet.", param="id", retry_after_s=5)
+            raise TaskNotReady("The source video is not finished yet.", retry_after_s=5, **about)
         if source.status != "succeeded":
-            raise InvalidParameter("The source video was not made: only a completed one can be remixed.", param="id")
+            raise InvalidParameter("The source video was not made: only a completed one can be remixed.", **about)
+        _video(source)
         return source
 
 
-def _source(view: TaskView) -> Mapping[str, Any]:
+def _video(view: TaskView) -> StoredFile:
     video = view.find_file("result")
-    if video is None or video.state != "ready":
-        raise ResultExpired
+    if video is None or not video.is_kept(utcnow()):
+        raise ResultExpired(view.public_id)
+    return video
+
+
+def _source(view: TaskView) -> Mapping[str, Any]:
+    video = _video(view)
     return {
         "task": view.public_id,
         "upstream_id": view.upstream_id,

@@ -65,6 +65,7 @@ class LocalStore:
         if not target.parent.is_dir():
             target.parent.mkdir(parents=True, exist_ok=True)
             _flush_folder(self._root)
+        os.utime(source)  # its age is counted from here: the upload may have taken longer than a sweep waits
         try:
             source.rename(target)
         except OSError as error:

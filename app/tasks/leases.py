@@ -9,8 +9,6 @@ from uuid import UUID
 
 import structlog
 
-from app.db import is_transient
-from app.errors import DatabaseUnavailable
 from app.tasks.lifecycle import Claimed, LeaseLost, Lifecycle
 
 log = structlog.get_logger()
@@ -52,9 +50,7 @@ class Leases:
                 continue
             try:
                 kept = await self._lifecycle.keep(held)
-            except Exception as error:
-                if not (is_transient(error) or isinstance(error, DatabaseUnavailable)):
-                    raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next beat must come
                 log.warning("lease.beat_missed", error=type(error).__name__, held=len(held))
                 continue
             for task_id in held.keys() - kept:

@@ -6,7 +6,8 @@ step stops: somebody else works on the task, or it is settled. The legal moves a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -16,6 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import db
 from app.tasks.queries import _json
+
+QUEUED_OF_A_POOL = 20
+"""How many of a pool's queued tasks one sweep wakes."""
 
 
 class Status(StrEnum):
@@ -51,6 +55,8 @@ class Claimed:
     is_overdue: bool
     """Past its deadline by the database's clock."""
     cancel_requested: bool
+    claimed_at: float
+    """Monotonic seconds just before the claim: the lease may be over ``lease_s`` after it, whatever stalled since."""
 
     @property
     def client_token(self) -> str:
@@ -95,10 +101,9 @@ class Lifecycle:
         ``slots`` is how many tasks of this pool may be with the upstream at once. Returns None when there is nothing to
         do, or no free slot. The attempt is committed before anything is sent.
         """
-        rows = await db.once(
-            self._engine,
+        return await self._claim(
             f"""WITH c AS (SELECT id FROM tasks WHERE status = 'queued' AND pool = $1 AND wake_at <= now()
-                 AND deadline_at > now() AND ($2::uuid IS NULL OR id = $2)
+                 AND deadline_at > now() AND cancel_requested_at IS NULL AND ($2::uuid IS NULL OR id = $2)
                  AND (SELECT count(*) FROM tasks WHERE pool = $1 AND settled_at IS NULL
                       AND status IN ('submitting', 'uncertain', 'running')) < $3
                  ORDER BY rank LIMIT 1 FOR UPDATE SKIP LOCKED),
@@ -111,28 +116,29 @@ class Lifecycle:
                SELECT {_RETURNING} FROM u""",  # noqa: S608 - fixed columns
             (pool, only, slots, self.owner, self.lease_s, deadline_s, provider),
         )
-        return _claimed(rows[0]) if rows else None
 
     async def claim_due(self, task_id: UUID) -> Claimed | None:
         """Claim a task that is past `queued` and due: for its next poll, or because its worker died."""
-        rows = await db.once(
-            self._engine,
+        return await self._claim(
             f"""UPDATE tasks SET lease_owner = $2, lease_token = lease_token + 1, claims = claims + 1,
               wake_at = now() + $3 * interval '1 second'
              WHERE id = $1 AND settled_at IS NULL AND status <> 'queued' AND wake_at <= now() RETURNING {_RETURNING}""",  # noqa: S608
             (task_id, self.owner, self.lease_s),
         )
-        return _claimed(rows[0]) if rows else None
 
-    async def claim_expired(self, task_id: UUID) -> Claimed | None:
-        """Claim a queued task that no upstream took before its deadline, to fail it."""
-        rows = await db.once(
-            self._engine,
+    async def claim_ending(self, task_id: UUID) -> Claimed | None:
+        """Claim a queued task that is not to be sent any more: past its deadline, or cancelled while it was tried."""
+        return await self._claim(
             f"""UPDATE tasks SET lease_owner = $2, lease_token = lease_token + 1
-             WHERE id = $1 AND status = 'queued' AND deadline_at <= now() RETURNING {_RETURNING}""",  # noqa: S608
+             WHERE id = $1 AND status = 'queued' AND (deadline_at <= now() OR cancel_requested_at IS NOT NULL)
+             RETURNING {_RETURNING}""",  # noqa: S608
             (task_id, self.owner),
         )
-        return _claimed(rows[0]) if rows else None
+
+    async def _claim(self, sql: str, arguments: tuple[Any, ...]) -> Claimed | None:
+        claimed_at = time.monotonic()
+        rows = await db.once(self._engine, sql, arguments)
+        return _claimed(rows[0], claimed_at) if rows else None
 
     async def keep(self, held: Mapping[UUID, int]) -> set[UUID]:
         """Extend the leases ``{task: token}``; returns those that are still ours."""
@@ -189,9 +195,11 @@ class Lifecycle:
         """The upstream is done. The lease goes on: the same step fetches the result."""
         await self._move(task, "status = 'storing', claims = 0, progress = greatest(progress, 99)", ())
 
-    async def release(self, task: Claimed, *, wake_s: float) -> None:
-        """Give the lease back without progress; the task is due again in ``wake_s``."""
-        await self._move(task, "lease_owner = NULL, wake_at = now() + $3 * interval '1 second'", (wake_s,))
+    async def release(self, task: Claimed, *, wake_s: float, is_poison: bool) -> None:
+        """Give the lease back; due again in ``wake_s``. With ``is_poison`` the try counts towards giving up."""
+        claims = "claims" if is_poison else "0"
+        changes = f"lease_owner = NULL, claims = {claims}, wake_at = now() + $3 * interval '1 second'"
+        await self._move(task, changes, (wake_s,))
 
     async def _move(
         self, task: Claimed, changes: str, arguments: tuple[Any, ...], *, attempt: str | None = None
@@ -205,7 +213,8 @@ class Lifecycle:
         )
         sql = f"""WITH t AS (UPDATE tasks SET {changes} WHERE id = $1 AND lease_token = $2 AND settled_at IS NULL
              RETURNING id, attempt_no){attempts} SELECT id FROM t"""  # noqa: S608
-        if not await db.once(self._engine, sql, (task.id, task.token, *arguments)):
+        # Repeatable: the token changes with the next claim, not with this write.
+        if not await db.until_done(lambda: db.once(self._engine, sql, (task.id, task.token, *arguments))):
             raise LeaseLost(str(task.id))
 
     async def request_cancel(self, task_id: UUID) -> bool:
@@ -216,6 +225,13 @@ class Lifecycle:
               wake_at = CASE WHEN lease_owner IS NULL THEN now() ELSE wake_at END
              WHERE id = $1 AND settled_at IS NULL RETURNING id""",
             (task_id,),
+        )
+        return bool(rows)
+
+    async def is_cancel_requested(self, task_id: UUID) -> bool:
+        """Whether the owner asked to stop, as of now: a claim knows only what was asked before it."""
+        rows = await db.once(
+            self._engine, "SELECT 1 FROM tasks WHERE id = $1 AND cancel_requested_at IS NOT NULL", (task_id,)
         )
         return bool(rows)
 
@@ -232,13 +248,25 @@ class Lifecycle:
         )
         return _due(rows[0]) if rows else None
 
-    async def overdue(self, *, grace_s: float, limit: int = 200) -> list[Due]:
-        """Return open tasks whose step should have begun ``grace_s`` ago: their message was lost, or their worker."""
+    async def overdue(self, *, grace_s: float, known: Collection[UUID] = (), limit: int = 200) -> list[Due]:
+        """Return open tasks whose step should have begun ``grace_s`` ago: their message was lost, or their worker.
+
+        Of the queued ones only the first few of each pool, as any number may wait for a place, and those that must end.
+        ``known`` are left out.
+        """
         rows = await db.once(
             self._engine,
-            """SELECT id, status, pool FROM tasks WHERE settled_at IS NULL
-               AND wake_at <= now() - $1 * interval '1 second' ORDER BY wake_at LIMIT $2""",
-            (grace_s, limit),
+            """(SELECT id, status, pool FROM tasks WHERE settled_at IS NULL AND status <> 'queued'
+                 AND wake_at <= now() - $1 * interval '1 second' AND NOT id = ANY($2::uuid[]) ORDER BY wake_at LIMIT $3)
+              UNION ALL
+               (SELECT id, status, pool FROM tasks WHERE status = 'queued' AND NOT id = ANY($2::uuid[])
+                 AND (deadline_at <= now() OR cancel_requested_at IS NOT NULL) ORDER BY deadline_at LIMIT $3)
+              UNION ALL
+               (SELECT q.* FROM (SELECT DISTINCT pool FROM tasks WHERE status = 'queued') p, LATERAL (
+                 SELECT id, status, pool FROM tasks WHERE status = 'queued' AND pool = p.pool AND deadline_at > now()
+                 AND cancel_requested_at IS NULL AND wake_at <= now() - $1 * interval '1 second'
+                 AND NOT id = ANY($2::uuid[]) ORDER BY rank LIMIT $4) q)""",
+            (grace_s, list(known), limit, QUEUED_OF_A_POOL),
         )
         return [_due(row) for row in rows]
 
@@ -266,7 +294,7 @@ def _due(row: Mapping[str, Any]) -> Due:
     return Due(UUID(str(row["id"])), Status(row["status"]), row["pool"])
 
 
-def _claimed(row: Mapping[str, Any]) -> Claimed:
+def _claimed(row: Mapping[str, Any], claimed_at: float) -> Claimed:
     return Claimed(
         id=UUID(str(row["id"])),
         account_id=row["account_id"],
@@ -280,4 +308,5 @@ def _claimed(row: Mapping[str, Any]) -> Claimed:
         age_s=row["age_s"],
         is_overdue=row["is_overdue"],
         cancel_requested=row["cancel_requested"],
+        claimed_at=claimed_at,
     )

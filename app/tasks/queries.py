@@ -47,6 +47,10 @@ class StoredFile:
     duration_ms: int | None
     expires_at: datetime
 
+    def is_kept(self, now: datetime) -> bool:
+        """Whether it can still be had: from its expiry on it cannot, whenever housekeeping comes round to it."""
+        return self.state == "ready" and now < self.expires_at
+
 
 @dataclass(frozen=True, slots=True)
 class TaskView:

@@ -10,8 +10,6 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from app.db import is_transient
-from app.errors import DatabaseUnavailable
 from app.queue import DONE_CHANNEL
 from app.tasks.queries import TaskQueries
 
@@ -67,10 +65,16 @@ class Waiters:
                     while True:
                         message = await channel.get_message(ignore_subscribe_messages=True, timeout=30.0)
                         if message is not None:
-                            self.ended(UUID(message["channel"].decode().removeprefix(DONE_CHANNEL)))
+                            self._heard(message["channel"].decode())
             except (RedisError, OSError) as error:
                 log.warning("waiters.deaf", error=type(error).__name__)
                 await asyncio.sleep(LOOK_S)
+
+    def _heard(self, channel: str) -> None:
+        try:
+            self.ended(UUID(channel.removeprefix(DONE_CHANNEL)))
+        except ValueError:
+            log.warning("waiters.heard_nonsense", channel=channel[:80])
 
     async def _look(self) -> None:
         while True:
@@ -80,7 +84,5 @@ class Waiters:
             try:
                 for task_id in await self._queries.settled_among(list(self._events)):
                     self.ended(task_id)
-            except Exception as error:
-                if not (is_transient(error) or isinstance(error, DatabaseUnavailable)):
-                    raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next look must come
                 log.warning("waiters.blind", error=type(error).__name__)

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp
 from app.api.body import read_body, spool_folder
 from app.api.errors import public_error, render
 from app.api.middleware import RequestShell
+from app.api.protocol import EnvelopeProtocol
 from app.errors import MediagateError
 from app.intake import Upload
 from app.settings import Settings
@@ -82,7 +83,13 @@ async def serving(app: ASGIApp) -> AsyncIterator[int]:
     """Run uvicorn on a free loopback port."""
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        app, lifespan="off", log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=1
+        app,
+        http=EnvelopeProtocol,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        ws="none",
+        timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)
     running = asyncio.create_task(server.serve(sockets=[listener]))

@@ -31,3 +31,18 @@ async def test_prefer_wait_gives_the_task_time_to_end(client, caller):
 
     assert answer.status_code == 202
     assert answer.json()["status"] == "completed"
+    assert answer.headers["x-task-id"] == answer.json()["id"]
+    assert (answer.headers["x-credits-charged"], answer.headers["x-credits-remaining"]) == ("1", "999")
+
+
+async def test_a_task_that_is_still_queued_or_has_failed_was_not_charged(client, caller):
+    queued = await client.post(GENERATIONS, json={"prompt": "a fox", "async": True}, headers=caller.headers)
+    failed = await client.post(
+        GENERATIONS,
+        json={"prompt": "a fox [[fail]]"},
+        headers={**caller.headers, "prefer": "respond-async, wait=30"},
+    )
+
+    assert (failed.status_code, failed.json()["status"]) == (202, "failed")
+    for answer in (queued, failed):
+        assert "x-credits-charged" not in answer.headers

@@ -358,9 +358,147 @@ async def test_a_reference_that_is_no_image_is_named(client, caller, file_server
         json={"prompt": "a boat", "first_frame_image": file_server.url("text.png", b"this is no image")},
         status=400,
         type=INVALID,
-        reason="input_url_unreachable",
+        reason="invalid_image",
         param="first_frame_image",
     )
+
+
+async def test_a_reference_that_is_empty_is_named_with_what_is_allowed(client, caller, file_server):
+    message = await refused(
+        client,
+        caller,
+        GENERATIONS,
+        json={"prompt": "a fox", "image": file_server.url("empty.png", b"")},
+        status=400,
+        type=INVALID,
+        reason="invalid_image",
+        param="image",
+    )
+
+    assert message == "The URL in 'image' leads to an empty file. Allowed: image/jpeg, image/png, image/webp."
+
+
+async def test_among_several_references_the_message_says_which_one(client, caller, file_server):
+    good, bad = file_server.url("good.png", png()), file_server.url("bad.png", b"this is no image")
+    body = {"prompt": "a fox", "image": [data_url(png()), data_url(png()[:60])], "image_urls": good}
+    expected = {"status": 400, "type": INVALID, "reason": "invalid_image"}
+
+    uploaded = await refused(client, caller, GENERATIONS, json=body, param="image", **expected)
+    fetched = await refused(
+        client,
+        caller,
+        GENERATIONS,
+        json={"prompt": "a fox", "image": data_url(png()), "image_urls": [good, bad]},
+        param="image_urls",
+        **expected,
+    )
+
+    assert "'image[1]'" in uploaded
+    assert "'image_urls[1]'" in fetched
+
+
+async def test_one_reference_is_called_by_its_field_alone(client, caller):
+    message = await refused(
+        client,
+        caller,
+        EDITS,
+        json={"prompt": "a fox", "image": [data_url(png()[:60])]},
+        status=400,
+        type=INVALID,
+        reason="invalid_image",
+        param="image",
+    )
+
+    assert message.startswith("'image' ")
+
+
+@pytest.mark.parametrize("content", [b"", mask()[:60], b"no mask", jpeg()], ids=["empty", "damaged", "text", "jpeg"])
+@pytest.mark.parametrize("is_url", [True, False])
+async def test_a_mask_that_is_none_is_told_that_only_png_is_allowed(client, caller, file_server, content, is_url):
+    reference = file_server.url("mask.png", content)
+    request = {
+        True: {"json": {"prompt": "a fox", "image": data_url(png()), "mask": reference}},
+        False: {
+            "data": {"prompt": "a fox"},
+            "files": [("image", ("a.png", png(), "image/png")), ("mask", ("mask.png", content, "image/png"))],
+        },
+    }[is_url]
+
+    message = await refused(
+        client, caller, EDITS, status=400, type=INVALID, reason="invalid_image", param="mask", **request
+    )
+
+    assert "Allowed: PNG with an alpha channel." in message or message.endswith("Allowed: image/png.")
+
+
+async def test_a_number_without_end_is_told_in_our_words(client, caller):
+    message = await refused(
+        client,
+        caller,
+        VIDEOS,
+        content=b'{"prompt": "a boat", "seed": ' + b"9" * 5000 + b"}",
+        headers={"content-type": "application/json"},
+        status=400,
+        type=INVALID,
+        reason="invalid_parameter",
+        param=None,
+    )
+
+    assert message.endswith("a number is too long.")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [("stream", "yes", "true, false"), ("async", 1, "true, false"), ("response_format", "file", "url, b64_json")],
+)
+async def test_how_to_answer_is_judged_in_the_words_of_every_field(client, caller, field, value, allowed):
+    message = await refused(
+        client,
+        caller,
+        GENERATIONS,
+        json={"prompt": "a fox", field: value},
+        status=400,
+        type=INVALID,
+        reason="invalid_parameter",
+        param=field,
+    )
+
+    assert message == (f"Invalid value for '{field}': {json.dumps(value)}. Allowed for 'gpt-image-2': {allowed}.")
+
+
+async def test_a_list_where_one_mask_belongs_is_told_clearly(client, caller):
+    message = await refused(
+        client,
+        caller,
+        EDITS,
+        json={"prompt": "a fox", "image": data_url(png()), "mask": [data_url(mask()), data_url(mask())]},
+        status=400,
+        type=INVALID,
+        reason="invalid_parameter",
+        param="mask",
+    )
+
+    assert "Allowed for 'gpt-image-2': a single value, not a list: an image file" in message
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [({"async": True}, {}), ({}, {"prefer": "respond-async"}), ({}, {"prefer": "wait=5, respond-async"})],
+)
+async def test_an_answer_cannot_be_a_stream_and_come_later(client, caller, body, headers):
+    message = await refused(
+        client,
+        caller,
+        GENERATIONS,
+        json={"prompt": "a fox", "stream": True, **body},
+        headers=headers,
+        status=400,
+        type=INVALID,
+        reason="invalid_parameter",
+        param="stream",
+    )
+
+    assert "'async'" in message
 
 
 async def test_one_bad_file_among_good_ones_takes_them_all_along(client, caller):

@@ -7,9 +7,11 @@ from fastapi import FastAPI, Request
 from httpx2 import ASGITransport, AsyncClient
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
+from starlette.responses import StreamingResponse
 from structlog.testing import capture_logs
 
 from app.api import errors
+from app.api.middleware import RequestShell
 from app.errors import (
     DatabaseUnavailable,
     MediagateError,
@@ -19,6 +21,7 @@ from app.errors import (
     TaskNotReady,
     UpstreamErrorPublic,
 )
+from app.settings import Settings
 
 ENVELOPE = {"message", "type", "code", "param", "reason", "request_id", "task_id"}
 
@@ -71,6 +74,7 @@ async def test_every_answer_has_a_request_id_and_the_body_repeats_it(client):
         ("status=done", "status"),
         ("type=image", "type"),
         ("after=task_nobody", "after"),
+        ("model=%00", "model"),
     ],
 )
 async def test_a_bad_query_is_400_and_named(client, caller, query, param):
@@ -79,6 +83,27 @@ async def test_a_bad_query_is_400_and_named(client, caller, query, param):
     error = answer.json()["error"]
     assert (answer.status_code, error["type"]) == (400, "invalid_request_error")
     assert (error["reason"], error["param"]) == ("invalid_parameter", param)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/v1/tasks?limit=0", """Invalid value for 'limit': "0". Allowed: a number from 1."""),
+        ("/v1/tasks?limit=101", """Invalid value for 'limit': "101". Allowed: a number up to 100."""),
+        ("/v1/tasks?limit=many", """Invalid value for 'limit': "many". Allowed: a whole number."""),
+        ("/v1/tasks?model=a%20b", """Invalid value for 'model': "a b". Allowed: visible ASCII characters."""),
+        ("/v1/tasks/task_x?wait=soon", """Invalid value for 'wait': "soon". Allowed: a number."""),
+        ("/v1/videos?order=random", """Invalid value for 'order': "random". Allowed: asc, desc."""),
+        (
+            "/api/jobs/task_x/secrets",
+            """Invalid value for 'kind': "secrets". Allowed: image, video, thumbnail, gif.""",
+        ),
+    ],
+)
+async def test_a_bad_query_is_told_like_a_bad_field(client, caller, path, message):
+    answer = await client.get(path, headers=caller.headers)
+
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, message)
 
 
 @pytest.mark.parametrize("wait", ["-1", "61", "soon", "nan"])
@@ -93,6 +118,7 @@ async def failing() -> AsyncClient:
     """Yield a client of a small application whose one route raises what its test put there."""
     app = FastAPI(redirect_slashes=False)
     errors.install(app)
+    app.add_middleware(RequestShell, settings=Settings())
     app.state.error = ValueError("a secret")
 
     @app.api_route("/fail", methods=["GET", "POST"])
@@ -175,3 +201,26 @@ async def test_what_fails_after_a_task_was_made_names_the_task(failing):
     assert answer.status_code == 500
     assert answer.json()["error"]["task_id"] == answer.headers["x-task-id"] == "task_42"
     assert answer.headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize(("status", "told", "reason"), [(418, 400, "invalid_parameter"), (507, 500, "internal_error")])
+async def test_whatever_else_the_framework_raises_wears_the_envelope(failing, status, told, reason):
+    failing.app.state.error = HTTPException(status, "said the framework")
+
+    with capture_logs():
+        answer = await failing.get("/fail")
+
+    assert (answer.status_code, answer.json()["error"]["reason"]) == (told, reason)
+
+
+async def test_an_answer_that_has_begun_is_broken_off_and_not_ended(failing):
+    async def broken():
+        yield b"half of "
+        raise OSError("the disk is gone")
+
+    @failing.app.get("/broken")
+    async def broken_answer() -> StreamingResponse:
+        return StreamingResponse(broken())
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        await failing.get("/broken")

@@ -124,7 +124,9 @@ async def test_a_known_etag_is_304_and_an_old_if_range_gets_the_whole(client, ca
 async def test_an_image_task_has_no_other_files(client, caller, image, kind):
     answer = await client.get(f"/api/jobs/{image[0]}/{kind}", headers=caller.headers)
 
-    assert (answer.status_code, answer.json()["error"]["reason"]) == (404, "task_not_found")
+    error = answer.json()["error"]
+    assert (answer.status_code, error["reason"], error["task_id"]) == (404, "task_not_found", image[0])
+    assert error["message"] == f"The task '{image[0]}' has no {kind}."
 
 
 async def test_a_kind_that_does_not_exist_is_named(client, caller, image):
@@ -145,7 +147,11 @@ async def test_after_its_retention_a_result_is_gone(client, services, caller, im
     for answer in (by_link, by_key, as_image):
         error = answer.json()["error"]
         assert (answer.status_code, error["type"], error["reason"]) == (410, "not_found_error", "result_expired")
-    assert task.status_code == 200
+        assert answer.headers["x-task-id"] == error["task_id"] == image[0]
+        assert answer.headers["x-should-retry"] == "false"
+    task = task.json()
+    assert (task["status"], task["size"]) == ("completed", "1024x1024")
+    assert (task["result"], task["image_url"], task["video_url"]) == (None, None, None)
 
 
 async def test_a_deleted_task_s_link_is_gone_and_its_file_too(client, services, caller, image):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from app import db
+from tests.plugins.gateway import no_trace
+
 SHORT = {"prompt": "a paper boat", "resolution": "480p", "duration": 4}
 
 
@@ -103,7 +106,30 @@ async def test_only_a_family_that_can_may_be_remixed(client, caller, finished, m
 
     error = answer.json()["error"]
     assert (answer.status_code, error["reason"], error["param"]) == (400, reason, param)
+    assert error["task_id"] == answer.headers["x-task-id"] == finished["id"]
     assert await caller.balance() == before
+
+
+async def test_a_video_without_a_gif_says_so(client, caller, finished):
+    answer = await client.get(f"/api/jobs/{finished['id']}/gif", headers=caller.headers)
+
+    error = answer.json()["error"]
+    assert (answer.status_code, error["reason"]) == (404, "task_not_found")
+    assert error["message"] == f"The task '{finished['id']}' has no gif."
+
+
+async def test_a_result_that_came_out_short_says_its_true_seconds(client, caller, worker):
+    made = await client.post(
+        "/v1/videos/generations",
+        json={"prompt": "a boat [[short=2]]", "resolution": "480p", "duration": 5},
+        headers=caller.headers,
+    )
+    done = await client.get(f"/v1/tasks/{made.json()['id']}?wait=60", headers=caller.headers)
+    video = await client.get(f"/v1/videos/{made.json()['id']}", headers=caller.headers)
+
+    assert made.json()["duration"] == 5
+    assert (done.json()["status"], done.json()["duration"], video.json()["seconds"]) == ("completed", 2, "2")
+    assert done.json()["credits"] == 16
 
 
 async def test_a_remix_answers_task_and_video_in_one(client, make_caller, worker):
@@ -130,3 +156,44 @@ async def test_a_remix_answers_task_and_video_in_one(client, make_caller, worker
     listed = await client.get("/v1/tasks?type=video.remix", headers=caller.headers)
     assert [task["id"] for task in listed.json()["data"]] == [remix["id"]]
     await client.delete(f"/v1/tasks/{remix['id']}", headers=caller.headers)
+
+
+async def test_a_remix_is_as_long_as_its_source_and_what_was_added(client, caller, worker):
+    source = await client.post("/v1/videos", json={"model": "veo3.1-lite", "prompt": "a boat"}, headers=caller.headers)
+    source_id = source.json()["id"]
+    await client.get(f"/v1/tasks/{source_id}?wait=60", headers=caller.headers)
+    quote = await client.post(
+        "/v1/quote", json={"endpoint": f"videos/{source_id}/remix", "prompt": "on"}, headers=caller.headers
+    )
+
+    remix = (await client.post(f"/v1/videos/{source_id}/remix", json={"prompt": "on"}, headers=caller.headers)).json()
+    done = (await client.get(f"/v1/tasks/{remix['id']}?wait=60", headers=caller.headers)).json()
+    video = (await client.get(f"/v1/videos/{remix['id']}", headers=caller.headers)).json()
+
+    assert quote.json()["credits"] == remix["credits_held"] == 36
+    assert (remix["duration"], remix["seconds"]) == (16, "16")
+    assert (done["status"], done["duration"], video["seconds"]) == ("completed", 16, "16")
+    assert done["result"]["videos"][0]["duration"] == pytest.approx(16, abs=0.5)
+
+
+async def test_an_expired_source_is_gone_before_anything_is_held(client, caller, worker, services):
+    source = await client.post("/v1/videos", json={"model": "veo3.1-lite", "prompt": "a boat"}, headers=caller.headers)
+    source_id = source.json()["id"]
+    await client.get(f"/v1/tasks/{source_id}?wait=60", headers=caller.headers)
+    await db.once(
+        services.engine,
+        "UPDATE files SET expires_at = now() - interval '1 second' WHERE account_id = $1",
+        (caller.account.id,),
+    )
+
+    async with no_trace(caller):
+        remix = await client.post(f"/v1/videos/{source_id}/remix", json={"prompt": "on"}, headers=caller.headers)
+        quote = await client.post(
+            "/v1/quote", json={"endpoint": "videos/remix", "id": source_id, "prompt": "on"}, headers=caller.headers
+        )
+    video = (await client.get(f"/v1/videos/{source_id}", headers=caller.headers)).json()
+
+    for answer in (remix, quote):
+        error = answer.json()["error"]
+        assert (answer.status_code, error["reason"], error["task_id"]) == (410, "result_expired", source_id)
+    assert (video["status"], video["url"], video["seconds"]) == ("completed", None, "8")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 from typing import Any
 
 import pytest
 
+from app.api.v1 import images, sse
 from tests.api.samples import png, size_of
 from tests.plugins.gateway import no_trace
 
@@ -69,6 +71,19 @@ async def test_a_stream_without_partials_knows_its_task_from_the_start(client, c
     )
 
     frames = frames_of(answer.text)
+    assert [name for name, _ in frames] == ["image_generation.completed"]
+    assert answer.headers["x-task-id"] == frames[0][1]["id"]
+
+
+async def test_a_stream_that_is_silent_at_first_knows_its_task_from_the_start_too(client, caller, monkeypatch):
+    monkeypatch.setattr(images, "stream", functools.partial(sse.stream, ping_every_s=0.05))
+
+    answer = await client.post(
+        "/v1/images/generations", json={"prompt": "a fox [[delay=1]]", "stream": True}, headers=caller.headers
+    )
+
+    frames = frames_of(answer.text)
+    assert answer.text.startswith(": ping\n\n")
     assert [name for name, _ in frames] == ["image_generation.completed"]
     assert answer.headers["x-task-id"] == frames[0][1]["id"]
 

@@ -6,6 +6,7 @@ import base64
 
 import pytest
 
+from app.errors import DatabaseUnavailable
 from tests.api.samples import data_url, jpeg, mask, png, size_of
 from tests.plugins.gateway import no_trace
 
@@ -184,3 +185,61 @@ async def test_variations_are_not_offered_and_the_answer_says_what_is(client, ca
     error = answer.json()["error"]
     assert (answer.status_code, error["reason"]) == (404, "route_not_found")
     assert "/v1/images/edits" in error["message"]
+
+
+async def test_a_paid_image_goes_out_even_when_the_balance_cannot_be_read(client, caller, services, monkeypatch):
+    async def gone(account_id: int) -> None:
+        raise DatabaseUnavailable("gone")
+
+    monkeypatch.setattr(services.ledger, "balance", gone)
+
+    answer = await client.post(GENERATIONS, json={"prompt": "a fox"}, headers=caller.headers)
+
+    assert answer.status_code == 200
+    assert answer.headers["x-credits-charged"] == "1"
+    assert "x-credits-remaining" not in answer.headers
+
+
+async def test_a_cropped_image_is_announced_with_its_final_size_and_the_asked_ratio(client, caller):
+    body = {"prompt": "a fox", "model": "gemini-3.1-flash-image-preview", "size": "2:1"}
+
+    queued = (await client.post(GENERATIONS, json={**body, "async": True}, headers=caller.headers)).json()
+    made = (await client.post(GENERATIONS, json=body, headers=caller.headers)).json()
+    done = (await client.get(f"/v1/tasks/{made['id']}", headers=caller.headers)).json()
+
+    assert queued["status"] == "queued"
+    assert queued["size"] == done["size"] == made["size"] == "1376x688"
+    assert queued["aspect_ratio"] == done["aspect_ratio"] == "2:1"
+    await client.delete(f"/v1/tasks/{queued['id']}", headers=caller.headers)
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [({"idempotency_key": "order-1042"}, {}), ({}, {"idempotency-key": "order-1042"})],
+    ids=["field", "header"],
+)
+async def test_what_does_nothing_yet_is_told_in_the_warnings(client, caller, body, headers):
+    made = await client.post(
+        GENERATIONS,
+        json={"prompt": "a fox", "webhook_url": "https://example.com/hook", **body},
+        headers={**caller.headers, **headers},
+    )
+
+    task = await client.get(f"/v1/tasks/{made.json()['id']}", headers=caller.headers)
+    assert (
+        made.json()["warnings"]
+        == task.json()["warnings"]
+        == [
+            "'webhook_url' is not used by this version: poll the task, or follow its events.",
+            "'idempotency_key' is not used by this version: a repeated request is a new task.",
+        ]
+    )
+
+
+async def test_an_idempotency_key_that_is_none_is_refused(client, caller):
+    async with no_trace(caller):
+        answer = await client.post(
+            GENERATIONS, json={"prompt": "a fox"}, headers={**caller.headers, "idempotency-key": "x" * 256}
+        )
+
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "idempotency_key")

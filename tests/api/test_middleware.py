@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import structlog
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
+from structlog.testing import capture_logs
 
 from app.api.middleware import RequestShell
 from app.errors import Overloaded
@@ -122,6 +123,37 @@ async def test_an_answer_that_has_begun_breaks_off(tmp_path: Path) -> None:
             await client.post(b"")
 
     assert caught.value.partial == b"half"
+
+
+async def test_a_client_that_left_is_nobody_s_fault() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise ClientDisconnect
+
+    shell: ASGIApp = RequestShell(app, Settings())
+    with capture_logs() as logs:
+        await shell({"type": "http", "headers": [], "query_string": b""}, None, None)  # type: ignore[arg-type]
+
+    assert [entry["event"] for entry in logs] == ["request.client_left"]
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GARBAGE\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n",
+    ],
+    ids=["request line", "TLS", "content length", "header"],
+)
+async def test_what_is_no_http_is_answered_in_the_envelope_too(tmp_path: Path, request_bytes: bytes) -> None:
+    async with client_of(show_ids, tmp_path) as client:
+        answer = await client.raw([request_bytes])
+
+    assert answer.error == (400, "invalid_parameter", None)
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["connection"] == "close"
+    assert answer.json["error"]["request_id"] == answer.headers["x-request-id"] != ""
 
 
 async def test_other_scopes_pass_untouched() -> None:

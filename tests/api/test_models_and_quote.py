@@ -45,6 +45,8 @@ async def test_an_unknown_model_is_404(client, caller):
         ("images/generations", {"model": "gemini-3.1-flash-image-preview"}, 5),
         ("videos/generations", {}, 125),
         ("videos/generations", {"resolution": "480p", "duration": 4}, 32),
+        ("videos", {"seconds": "4", "size": "854x480"}, 32),
+        ("/v1/videos", {}, 125),
         ("videos/generations", {"model": "doubao-seedance-2.0", "duration": 15}, 465),
         ("videos/generations", {"model": "happyhorse-1.0", "resolution": "1080P"}, 190),
         ("videos/generations", {"model": "veo3.1-quality", "resolution": "4k"}, 610),
@@ -79,6 +81,8 @@ async def test_a_quote_equals_the_hold(client, caller):
     ("body", "status", "reason", "param"),
     [
         ({"prompt": "a fox"}, 400, "missing_parameter", "endpoint"),
+        ({"endpoint": 5, "prompt": "a fox"}, 400, "invalid_parameter", "endpoint"),
+        ({"endpoint": "videos/task_x/remix", "prompt": "a fox"}, 404, "task_not_found", None),
         ({"endpoint": "music", "prompt": "a fox"}, 400, "invalid_parameter", "endpoint"),
         ({"endpoint": "videos/remix", "prompt": "a fox"}, 400, "missing_parameter", "id"),
         ({"endpoint": "videos/remix", "prompt": "a fox", "id": "task_x"}, 404, "task_not_found", None),

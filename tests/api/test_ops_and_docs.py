@@ -86,9 +86,9 @@ async def test_every_route_of_the_api_documents_bodies_errors_and_the_key(client
             if path in ("/healthz", "/readyz"):
                 continue
             assert operation["security"] == [{"bearer": []}], path
-            assert operation["responses"]["500"]["content"]["application/json"]["schema"]["$ref"].endswith(
-                "ErrorEnvelope"
-            )
+            for status in ("401", "500"):
+                content = operation["responses"][status]["content"]["application/json"]
+                assert content["schema"]["$ref"].endswith("ErrorEnvelope"), (path, status)
             if method == "post" and not path.endswith("cancel"):
                 content = operation["requestBody"]["content"]["application/json"]
                 assert content["examples"], path

@@ -66,6 +66,42 @@ async def test_a_video_s_id_at_the_images_route_says_where_to_look(client, calle
     assert f"/v1/videos/{queued['id']}" in answer.json()["error"]["message"]
 
 
+async def test_every_answer_about_a_task_names_it(client, caller, queued):
+    task_id, headers = queued["id"], caller.headers
+    await client.post(f"/v1/tasks/{task_id}/cancel", headers=headers)
+    running = (await client.post("/v1/videos/generations", json=VIDEO, headers=headers)).json()["id"]
+    refusals = {
+        "unfinished job": (running, await client.get(f"/api/jobs/{running}/video", headers=headers)),
+        "unfinished content": (running, await client.get(f"/v1/videos/{running}/content", headers=headers)),
+        "a video as an image": (running, await client.get(f"/v1/images/{running}", headers=headers)),
+        "unfinished source": (
+            running,
+            await client.post(f"/v1/videos/{running}/remix", json={"prompt": "on"}, headers=headers),
+        ),
+        "failed source": (
+            task_id,
+            await client.post(f"/v1/videos/{task_id}/remix", json={"prompt": "on"}, headers=headers),
+        ),
+        "other model": (
+            running,
+            await client.post(
+                f"/v1/videos/{running}/remix", json={"prompt": "on", "model": "veo3.1-fast"}, headers=headers
+            ),
+        ),
+    }
+    deleted = [
+        (task_id, await client.delete(f"/v1/tasks/{task_id}", headers=headers)),
+        (running, await client.delete(f"/v1/videos/{running}", headers=headers)),
+    ]
+
+    for name, (expected, answer) in refusals.items():
+        assert answer.status_code == 400, name
+        assert answer.headers["x-task-id"] == answer.json()["error"]["task_id"] == expected, name
+        assert answer.headers["x-should-retry"] == "false", name
+    for expected, answer in deleted:
+        assert (answer.status_code, answer.headers["x-task-id"]) == (200, expected)
+
+
 UNKNOWN = {
     "short": "task_x",
     "a word": "nonsense",

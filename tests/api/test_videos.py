@@ -151,3 +151,27 @@ async def test_what_is_not_built_says_so_in_the_envelope(client, caller, path):
     answer = await client.post(f"/v1/videos/{path}", json={"prompt": "a boat"}, headers=caller.headers)
 
     assert (answer.status_code, answer.json()["error"]["reason"]) == (404, "route_not_found")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "held", "warnings"),
+    [
+        (2, 66, ["The source is 2 s long: 3 s are billed, the least there is."]),
+        (4, 88, []),
+        (17, 330, ["The source is 17 s long: only its first 15 s are used, and billed."]),
+    ],
+)
+async def test_an_edit_says_what_becomes_of_a_source_that_is_too_long_or_too_short(
+    client, caller, file_server, seconds, held, warnings
+):
+    body = {
+        "model": "happyhorse-1.0",
+        "prompt": "make it night",
+        "video_url": file_server.url(f"source-{seconds}.mp4", mp4(seconds, (64, 64))),
+    }
+
+    task = (await client.post("/v1/videos/generations", json=body, headers=caller.headers)).json()
+
+    assert (task["type"], task["credits_held"]) == ("video.edit", held)
+    assert task["warnings"] == warnings
+    await client.delete(f"/v1/tasks/{task['id']}", headers=caller.headers)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -30,6 +31,7 @@ from app.values import task_public_id
 from tests.factories import PEPPER, accept_task, finish_task, make_account, make_key
 
 Cli = Callable[..., Result]
+TOO_MANY = "9007199254740992"
 
 
 @pytest.fixture
@@ -219,6 +221,16 @@ def test_credits_go_up_and_down_and_one_reference_adds_once(cli: Cli):
     assert "75 credits" in cli("credits", "show", email).stdout
 
 
+def test_the_most_credits_there_can_be_are_kept_exactly(cli: Cli):
+    most, email = int(TOO_MANY) - 1, new_email()
+
+    made = answer_of(cli("accounts", "create", email, "--credits", most, "--json"))
+    lowered = answer_of(cli("credits", "adjust", email, -most, "--reason", "a mistake", "--json"))
+    topped = answer_of(cli("credits", "top-up", email, most, "--json"))
+
+    assert (made["credits"], lowered["credits"], topped["credits"]) == (most, 0, most)
+
+
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 
@@ -228,6 +240,7 @@ def test_credits_go_up_and_down_and_one_reference_adds_once(cli: Cli):
         (("accounts", "create", "not-an-address"), "not an e-mail address"),
         (("accounts", "create", "{taken}"), "already"),
         (("accounts", "create", "a@b.c", "--credits", "-1"), "--credits"),
+        (("accounts", "create", "a@b.c", "--credits", TOO_MANY), "--credits"),
         (("accounts", "suspend", "nobody@example.test"), "No account 'nobody@example.test'"),
         (("accounts", "limits", "{taken}"), "--max-in-flight"),
         (("accounts", "limits", "{taken}", "--max-in-flight", "-1"), "max_in_flight"),
@@ -235,13 +248,22 @@ def test_credits_go_up_and_down_and_one_reference_adds_once(cli: Cli):
         (("keys", "create", "{taken}", "--scopes", "everything"), "no scope 'everything'"),
         (("keys", "create", "{taken}", "--scopes", "admin:*"), "administrators"),
         (("keys", "create", "{taken}", "--budget", "many"), "--budget"),
+        (("keys", "create", "{taken}", "--budget", TOO_MANY), "--budget"),
+        (("keys", "limits", "key_1", "--budget", TOO_MANY), "--budget"),
         (("keys", "list", "nobody@example.test"), "No account"),
         (("keys", "revoke", "key_999999999"), "No API key 'key_999999999'"),
         (("keys", "revoke", "sk-mg_oops"), "No API key"),
         (("keys", "rotate", "999999999"), "No API key 'key_999999999'"),
         (("credits", "top-up", "{taken}", "0"), "AMOUNT"),
         (("credits", "top-up", "{taken}", "1.5"), "AMOUNT"),
-        (("credits", "adjust", "{taken}", "-5", "--reason", "x"), "credits"),
+        (("credits", "top-up", "{taken}", "-5"), "'AMOUNT': -5 is not in the range 1<=x<="),
+        (("credits", "top-up", "{taken}", TOO_MANY), "AMOUNT"),
+        (("credits", "adjust", "{taken}", TOO_MANY, "--reason", "x"), "AMOUNT"),
+        (("credits", "adjust", "{taken}", f"-{TOO_MANY}", "--reason", "x"), "AMOUNT"),
+        (
+            ("credits", "adjust", "{taken}", "-5", "--reason", "x"),
+            "The account has 0 spendable credits; it cannot be lowered by 5.",
+        ),
         (("credits", "adjust", "{taken}", "5"), "--reason"),
         (("credits", "adjust", "{taken}", "0", "--reason", "x"), "AMOUNT"),
         (("credits", "show", "nobody@example.test"), "No account"),
@@ -269,6 +291,81 @@ def test_without_a_gateway_the_sentence_says_how_to_start_one(cli: Cli, tmp_path
 
     assert f"no gateway runs on {tmp_path / 'data'}; start one with `python3 dev.py up`" in refusal
     assert "MEDIAGATE_DATABASE_URL" in refusal
+
+
+def test_an_account_is_not_made_when_its_credits_are_wrong(cli: Cli):
+    email = new_email()
+
+    refusal_of(cli("accounts", "create", email, "--credits", TOO_MANY))
+
+    assert "No account" in refusal_of(cli("credits", "show", email))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("accounts", "list"),
+        ("credits", "show", "ada@example.test"),
+        ("audit",),
+        ("keys", "create", "ada@example.test"),
+        ("tasks", "cancel", task_public_id(UUID(int=7))),
+        ("migrate",),
+        ("api",),
+        ("worker",),
+    ],
+)
+def test_a_mistyped_data_folder_is_not_made(cli: Cli, tmp_path: Path, command: tuple[str, ...]):
+    nothing_set = dict.fromkeys(("MEDIAGATE_DATABASE_URL", "MEDIAGATE_REDIS_URL", "MEDIAGATE_KEY_PEPPER"))
+
+    refusal = refusal_of(cli(*command, MEDIAGATE_DATA=str(tmp_path / "dtaa"), **nothing_set))
+
+    assert f"no gateway runs on {tmp_path / 'dtaa'}" in refusal
+    assert not (tmp_path / "dtaa").exists()
+
+
+def test_only_making_a_key_makes_the_secrets_it_needs(cli: Cli, fresh_database: Callable[..., str], tmp_path: Path):
+    email = new_email()
+    own = {"MEDIAGATE_DATABASE_URL": fresh_database(migrated=True), "MEDIAGATE_KEY_PEPPER": None}
+
+    answer_of(cli("accounts", "create", email, "--json", **own))
+    assert answer_of(cli("keys", "list", "--json", **own)) == []
+    cli("audit", **own)
+    assert not (tmp_path / "data").exists()
+    answer_of(cli("keys", "create", email, "--json", **own))
+
+    assert (tmp_path / "data" / "secrets.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_running_gateway_tells_where_its_configuration_is(
+    cli: Cli, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str
+):
+    config, elsewhere = tmp_path / "conf", tmp_path / "elsewhere"
+    shutil.copytree(load_settings(mint_secrets=False).config_dir, config)
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    note = {"database_url": database_url, "redis_url": environment["MEDIAGATE_REDIS_URL"]}
+    note |= {"public_url": "http://127.0.0.1:1", "config_dir": str(config)}
+    write_private(instance_file(tmp_path / "data"), note)
+    found_there = {"MEDIAGATE_DATABASE_URL": None, "MEDIAGATE_REDIS_URL": None}
+    _, _, waiting = asyncio.run(one_finished_one_open(database_url))
+
+    checked = cli("models", "check", **found_there)
+    cancelled = answer_of(cli("tasks", "cancel", waiting, "--json", **found_there))
+    chosen = refusal_of(cli("models", "check", **found_there, MEDIAGATE_CONFIG_DIR=str(elsewhere)))
+
+    assert f"models in {config} are in order." in checked.stdout
+    assert cancelled["status"] == "cancelled"
+    assert chosen.endswith(f"does not exist in {elsewhere}")
+
+
+def test_without_a_gateway_a_checkout_s_own_configuration_is_found_from_anywhere(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+
+    checked = cli("models", "check")
+
+    assert f"models in {Path(__file__).resolve().parents[2] / 'config'} are in order." in checked.stdout
 
 
 def test_an_instance_that_was_killed_reads_as_no_gateway(cli: Cli, tmp_path: Path):
@@ -394,7 +491,7 @@ def test_a_key_for_an_unknown_model_is_refused_and_for_a_known_one_made(cli: Cli
 
 
 def test_a_broken_catalogue_is_named_with_its_place(cli: Cli, tmp_path: Path):
-    for file in load_settings().config_dir.iterdir():
+    for file in load_settings(mint_secrets=False).config_dir.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     with (tmp_path / "models.yaml").open("a") as file:
         file.write("\nnonsense: [\n")

@@ -1,4 +1,4 @@
-"""The official OpenAI Node SDK against the real processes. Needs node and npm on PATH; the SDK comes by its name."""
+"""The official OpenAI Node SDK against the real processes. Needs node, and the SDK that ``dev.py test`` installs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,38 +18,18 @@ from tests.api.samples import mask, png
 from tests.factories import make_account, make_key
 from tests.plugins.gateway import Gateway
 
-SDK = "openai@6"
 SCRIPT = Path(__file__).with_name("openai_node.mjs")
-INSTALL_S, CALL_S = 90, 60
+SDK_FOLDER = Path(__file__).parents[1] / "node"
+CALL_S = 60
 
 pytestmark = pytest.mark.skipif(
-    not (shutil.which("node") and shutil.which("npm")), reason="node and npm are not on PATH"
+    shutil.which("node") is None or not (SDK_FOLDER / "node_modules" / "openai").exists(),
+    reason="needs Node and its SDK: npm ci --prefix tests/node",
 )
 
 
-@pytest.fixture(scope="session")
-def sdk_folder() -> Path:
-    """Return a folder with the SDK, outside of the project; it is fetched once per machine."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mediagate-tests"
-    folder = cache / SDK.replace("@", "-")
-    if folder.is_dir():
-        return folder
-    cache.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=cache))
-    command = ["npm", "install", "--prefix", str(fresh), "--no-audit", "--no-fund", "--ignore-scripts", SDK]
-    installed = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_S, check=False)
-    if installed.returncode:
-        shutil.rmtree(fresh)
-        pytest.skip(f"npm could not install {SDK}, and it was not installed before: {installed.stderr[-300:]}")
-    try:
-        fresh.rename(folder)  # whole, or not at all: test processes may do this at once
-    except OSError:
-        shutil.rmtree(fresh)
-    return folder
-
-
 @pytest.fixture
-def run(gateway: Gateway, sdk_folder: Path) -> Callable[..., dict[str, Any]]:
+def run(gateway: Gateway) -> Callable[..., dict[str, Any]]:
     """Run one function of the script, as a new account with 2,000 credits, and return what it printed."""
 
     async def new_key() -> str:
@@ -60,7 +39,7 @@ def run(gateway: Gateway, sdk_folder: Path) -> Callable[..., dict[str, Any]]:
     def call(name: str, **values: bytes) -> dict[str, Any]:
         environment = {
             "PATH": os.environ["PATH"],
-            "NODE_SDK_FOLDER": str(sdk_folder),
+            "NODE_SDK_FOLDER": str(SDK_FOLDER),
             "OPENAI_API_KEY": asyncio.run(new_key()),
             "OPENAI_BASE_URL": f"{gateway.base_url}/v1",
             "INPUT": json.dumps({key: base64.b64encode(value).decode() for key, value in values.items()}),

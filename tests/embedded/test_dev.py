@@ -5,12 +5,13 @@ from __future__ import annotations
 import fcntl
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -163,6 +164,47 @@ def test_a_python_without_ensurepip_and_no_uv_is_told_what_to_install(dev, bin_f
 
     with pytest.raises(dev.SetupFailed, match=r"lacks ensurepip.*python3-venv.*or put uv on PATH"):
         dev.set_up(dev.RUNTIME)
+
+
+FAKE_NPM = """#!/bin/sh
+echo "$1 $2" >> "$(dirname "$0")/calls"
+if [ -e "$(dirname "$0")/broken" ]; then echo "npm error code ECONNREFUSED" >&2; echo "more" >&2; exit 1; fi
+mkdir -p "$3/node_modules" && touch "$3/node_modules/.package-lock.json"
+"""
+
+
+@pytest.fixture
+def node_folder(tmp_path, bin_folder) -> Path:
+    """A folder with npm's lock; npm itself only writes down what it is asked."""
+    (bin_folder / "npm").write_text(FAKE_NPM)
+    (bin_folder / "npm").chmod(0o755)
+    folder = tmp_path / "node"
+    folder.mkdir()
+    (folder / "package-lock.json").touch()
+    return folder
+
+
+def test_the_node_sdk_is_installed_once_and_again_when_its_lock_is_newer(dev, bin_folder, node_folder):
+    for _ in range(2):
+        dev.install_node_sdk(node_folder)
+    once = (bin_folder / "calls").read_text()
+    os.utime(node_folder / "node_modules" / ".package-lock.json", (0, 0))
+    dev.install_node_sdk(node_folder)
+
+    assert once == "ci --prefix\n"
+    assert (bin_folder / "calls").read_text() == once * 2
+
+
+def test_npm_that_fails_is_a_sentence_and_no_npm_is_none(dev, bin_folder, node_folder, capfd):
+    (bin_folder / "broken").touch()
+    dev.install_node_sdk(node_folder)
+    failed = capfd.readouterr().out.splitlines()
+    (bin_folder / "npm").unlink()
+    dev.shutil = SimpleNamespace(which=lambda _: None)
+    dev.install_node_sdk(node_folder)
+
+    assert failed[-1] == ("dev.py: npm could not install it, so its tests are skipped (npm error code ECONNREFUSED).")
+    assert capfd.readouterr().out == ""
 
 
 @pytest.mark.parametrize("version", [(3, 6), (3, 10)])

@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +55,8 @@ def test_commands_in_another_shell_find_it_through_the_data_folder(gateway):
     accounts = mediagate("accounts", "list", "--json", MEDIAGATE_DATA=str(gateway.data))
 
     assert audit.returncode == 0, audit.stdout + audit.stderr
+    note = json.loads((gateway.data / "instance.json").read_text())
+    assert Path(note["config_dir"]).is_absolute()
     emails = {account["email"] for account in json.loads(accounts.stdout)}
     assert emails == {"admin@mediagate.local", "demo@mediagate.local"}
 

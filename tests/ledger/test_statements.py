@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import db
+from app.credits.ledger import Ledger
 from app.credits.statements import Entry, Statements, UsageRow, ledger_csv, usage_csv
 from app.errors import AccountNotFound, InvalidParameter
 from app.values import Credits, task_public_id, utcnow
@@ -73,15 +74,16 @@ async def test_nobody_sees_the_lines_of_another_account(engine: AsyncEngine, sta
     assert list(usage) == []
 
 
-async def test_balance_is_what_can_be_spent_and_what_is_held(engine: AsyncEngine, statements: Statements):
+async def test_balance_is_what_can_be_spent_and_what_is_held(engine: AsyncEngine):
+    ledger = Ledger(engine)
     account = await make_account(engine, credits=100)
     await accept_task(engine, await make_key(engine, account), hold=30)
 
-    balance = await statements.balance(account.id)
+    balance = await ledger.balance(account.id)
 
     assert (balance.credits, balance.held) == (70, 30)
     with pytest.raises(AccountNotFound):
-        await statements.balance(2**40)
+        await ledger.balance(2**40)
 
 
 async def test_usage_counts_tasks_and_takes_refunds_off_the_task_they_belong_to(

@@ -318,6 +318,19 @@ async def test_a_finished_film_can_no_longer_be_cancelled(demo: DemoProvider, de
     assert isinstance(await demo.poll_video(job, desk.call()), Finished)
 
 
+async def test_a_film_that_is_rendered_but_still_in_its_delay_can_be_cancelled(demo: DemoProvider, desk: Desk) -> None:
+    job = await demo.submit_video(video_request("[[delay=60]]", seconds=1), desk.call())
+    await until(lambda: desk.job().is_done)
+
+    stopped = await demo.cancel_video(job, desk.call())
+
+    assert stopped
+    with pytest.raises(UpstreamFailed, match="cancelled"):
+        await demo.poll_video(job, desk.call())
+    with pytest.raises(UpstreamFailed, match="gone"):
+        await demo.fetch_video(job, desk.call())
+
+
 async def test_an_image_does_not_wait_for_a_long_film(demo: DemoProvider, desk: Desk) -> None:
     job = await demo.submit_video(video_request(seconds=LONG_S, size=(854, 480)), desk.call("film:1"))
     await until(lambda: desk.job("film:1").progress() > 0)

@@ -19,7 +19,7 @@ import aiohttp
 import pytest
 import trustme
 
-from app.errors import InputUrlRefused, InputUrlUnreachable
+from app.errors import InputUrlRefused, InputUrlUnreachable, InvalidMedia, InvalidRequest
 from app.fetch.client import FetchLimits, SafeFetcher, _PinnedConnector
 from app.fetch.guard import Refused
 from app.settings import Settings
@@ -275,9 +275,11 @@ async def test_a_port_that_is_not_listed_is_refused(out: Path) -> None:
 # --- what servers may do to us ----
 
 
-async def _refuses(out: Path, behave: Behaviour, **options: Any) -> InputUrlUnreachable:
+async def _refuses(
+    out: Path, behave: Behaviour, kind: type[InvalidRequest] = InputUrlUnreachable, **options: Any
+) -> InvalidRequest:
     async with site(behave) as here, fetching(f"127.0.0.1:{here.port}") as fetcher:
-        with pytest.raises(InputUrlUnreachable) as caught:
+        with pytest.raises(kind) as caught:
             await fetch(fetcher, here.url(), out, **options)
 
     assert not out.exists()
@@ -320,13 +322,12 @@ async def test_the_limit_is_exact(out: Path, limit: int) -> None:
         answer(status="204 No Content"),
         answer(status="500 Oops"),
         answer(status="302 Found"),
-        answer(b""),
         answer(length=len(PNG) + 1),
         answer(gzip.compress(PNG), content_encoding="gzip"),
         answer(gzip.compress(PNG), content_encoding="br, identity"),
         answer(transfer_encoding="chunked"),
     ],
-    ids=["404", "206", "204", "500", "no location", "empty", "cut", "gzip", "br", "length and chunked"],
+    ids=["404", "206", "204", "500", "no location", "cut", "gzip", "br", "length and chunked"],
 )
 async def test_every_other_answer_is_unreachable_without_any_detail(out: Path, behave: Behaviour) -> None:
     error = await _refuses(out, behave)
@@ -410,12 +411,20 @@ async def test_a_closed_port_is_unreachable(out: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"<html>", b"GIF89a" + bytes(90), b"\x00\x00\x00\x18ftypmp42" + bytes(90), b"x" * 500]
+    ("body", "found"),
+    [
+        (b"", "an empty file"),
+        (b"<html>", "a file of an unknown type"),
+        (b"x" * 500, "a file of an unknown type"),
+        (b"GIF89a" + bytes(90), "image/gif"),
+        (b"\x00\x00\x00\x18ftypmp42" + bytes(90), "video/mp4"),
+    ],
 )
-async def test_the_first_bytes_decide_and_not_the_declared_type(out: Path, body: bytes) -> None:
-    error = await _refuses(out, answer(body, content_type="image/png"))
+async def test_the_first_bytes_decide_and_not_the_declared_type(out: Path, body: bytes, found: str) -> None:
+    error = await _refuses(out, answer(body, content_type="image/png"), InvalidMedia)
 
-    assert "leads to a file of another type than image/jpeg, image/png, image/webp" in error.message
+    assert error.message == f"The URL in 'image' leads to {found}. Allowed: image/jpeg, image/png, image/webp."
+    assert error.param == "image"
 
 
 async def test_what_our_disk_refuses_is_not_the_urls_fault(out: Path) -> None:
@@ -460,7 +469,6 @@ async def test_one_owner_has_four_fetches_at_a_time_and_others_do_not_wait_for_t
 
 
 # --- TLS ----
-
 
 
 @pytest.fixture(scope="module")

@@ -207,3 +207,26 @@ def _any() -> object:
     from app.tasks.queries import TaskFilter
 
     return TaskFilter()
+
+
+async def test_sync_images_wait_for_a_place_like_everybody(
+    caller: Caller, services: Services, fake: FakeProvider
+) -> None:
+    go, inside, peak = asyncio.Event(), 0, 0
+
+    async def slow() -> None:
+        nonlocal inside, peak
+        inside += 1
+        peak = max(peak, inside)
+        if inside == 8:
+            go.set()
+        await go.wait()
+        inside -= 1
+
+    fake.submits.extend(slow for _ in range(12))  # the upstream takes 8 at once
+
+    views = await asyncio.gather(*(caller.image() for _ in range(12)))
+
+    assert peak == 8
+    assert [view.public_status for view in views] == ["completed"] * 12
+    assert await caller.balance() == (988, 0)

@@ -256,3 +256,32 @@ async def test_the_next_in_line_is_woken_when_a_place_becomes_free(
     assert await services.lifecycle.next_queued(views[0].pool) == views[states.index("queued")].id
     await services.advancer.advance(views[states.index("queued")].id)
     assert (await caller.task(views[states.index("queued")].id)).status == "running"
+
+
+async def test_a_cancel_that_comes_while_the_upstream_refuses_is_not_forgotten(
+    caller: Caller, services: Services, fake: FakeProvider
+) -> None:
+    view = await caller.video()
+
+    async def cancelled() -> None:
+        await services.tasks.cancel(caller.principal, view.public_id)
+        raise UpstreamBusy(retry_after_s=0.05)
+
+    fake.submits.append(cancelled)
+    view = await caller.step(view)
+
+    assert view.public_status == "cancelled"
+    assert await caller.balance() == (1000, 0)
+    assert sum(fake.accepted.values()) == 1
+
+
+async def test_a_queued_task_whose_cancel_was_cut_off_is_never_sent(
+    caller: Caller, services: Services, fake: FakeProvider
+) -> None:
+    view = await caller.video()
+    await services.lifecycle.request_cancel(view.id)
+
+    view = await caller.step(view)
+
+    assert view.public_status == "cancelled"
+    assert fake.accepted == {}

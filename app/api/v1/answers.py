@@ -21,8 +21,10 @@ def poll_headers(view: TaskView) -> dict[str, str]:
     return task_headers(view) if view.is_final else task_headers(view) | {"openai-poll-after-ms": wire.POLL_AFTER_MS}
 
 
-def task_answer(view: TaskView, sign: wire.Sign, *, status: int = 200) -> Response:
-    return json_answer(wire.Task.of(view, sign), headers=poll_headers(view), status=status)
+def task_answer(
+    view: TaskView, sign: wire.Sign, *, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    return json_answer(wire.Task.of(view, sign), headers=poll_headers(view) | (headers or {}), status=status)
 
 
 def video_answer(view: TaskView, sign: wire.Sign) -> Response:

@@ -15,6 +15,7 @@ from starlette.responses import Response, StreamingResponse
 
 from app.accounts.principal import Principal
 from app.api.deps import FILES_READ, Credentials, ServicesDep, authenticate
+from app.api.errors import note_task
 from app.api.openapi import BINARY, FILE_HEADERS, errors
 from app.errors import (
     IpNotAllowed,
@@ -92,6 +93,7 @@ async def read_file(
 
 def send_file(request: Request, services: Services, file: StoredFile, *, task_id: str) -> Response:
     """Answer with a stored file. Raises: ResultExpired, ResultUnavailable, RangeNotSatisfiable."""
+    note_task(request, task_id)
     path = stored_path(services, file, task_id=task_id)
     left_s = max(int((file.expires_at - utcnow()) / timedelta(seconds=1)), 0)
     headers = {
@@ -122,8 +124,8 @@ def send_file(request: Request, services: Services, file: StoredFile, *, task_id
 
 def stored_path(services: Services, file: StoredFile, *, task_id: str) -> Path:
     """Return where a result lies. Raises: ResultExpired when it was deleted, ResultUnavailable when it is not there."""
-    if file.state != "ready" or file.expires_at <= utcnow():
-        raise ResultExpired
+    if not file.is_kept(utcnow()):
+        raise ResultExpired(task_id)
     path: Path = services.storage.path_of(file.storage_key)
     if not path.is_file():
         raise ResultUnavailable(

@@ -7,7 +7,7 @@ from typing import Any
 
 from app.api.v1 import wire
 from app.api.v1.files import stored_path
-from app.generation.images import Completed, Partial
+from app.generation.images import Completed, Partial, Started
 from app.media.base64_stream import Base64Of, Rendered, render_event
 from app.media.headers import read_image_header
 from app.requests import Operation
@@ -25,9 +25,12 @@ NO_USAGE: dict[str, Any] = {
 }
 
 
-def headers(first: Partial | Completed) -> dict[str, str]:
+Event = Started | Partial | Completed
+
+
+def headers(event: Event) -> dict[str, str]:
     """Name the task as soon as the answer begins: a caller who loses the connection can fetch the image by it."""
-    return {"x-task-id": first.public_id if isinstance(first, Partial) else first.view.public_id}
+    return {"x-task-id": event.public_id} if isinstance(event, Started) else {}
 
 
 class Frames:
@@ -40,8 +43,10 @@ class Frames:
         self._asked_quality = str(fields.get("quality", "")).lower()
         self._background = "transparent" if fields.get("background") == "transparent" else "opaque"
 
-    def frame(self, event: Partial | Completed) -> Rendered:
-        """Return one event. Raises: ResultExpired, ResultUnavailable."""
+    def frame(self, event: Event) -> Rendered | None:
+        """Return one event; the start itself is silent. Raises: ResultExpired, ResultUnavailable."""
+        if isinstance(event, Started):
+            return None
         return self._partial(event) if isinstance(event, Partial) else self._completed(event)
 
     def _partial(self, event: Partial) -> Rendered:

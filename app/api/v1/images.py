@@ -15,7 +15,6 @@ from app.api.deps import ImagesPrincipal, IntakeDep, ServicesDep, SignDep, Tasks
 from app.api.errors import note_task
 from app.api.openapi import (
     CHARGED_HEADERS,
-    TASK_HEADERS,
     errors,
     form_or_json_body,
     json_body,
@@ -72,6 +71,9 @@ MAKING_ERRORS = errors(
     ModelNotFound, BodyTooLarge, UnsupportedMediaType, TooManyTasks, UpstreamErrorPublic, ResultUnavailable,
     ProviderUnavailable, Overloaded, DatabaseUnavailable, SyncWaitExceeded,
 )  # fmt: skip
+READ_ERRORS = errors(
+    InvalidParameter, TaskNotReady, ScopeMissing, TaskNotFound, ResultExpired, UpstreamErrorPublic, ResultUnavailable
+)
 MADE: dict[int | str, dict[str, Any]] = {
     200: {
         "model": wire.ImagesReply,
@@ -79,7 +81,7 @@ MADE: dict[int | str, dict[str, Any]] = {
         "headers": CHARGED_HEADERS,
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     },
-    202: {"model": wire.Task, "description": "With `async`: the task, at once.", "headers": TASK_HEADERS},
+    202: {"model": wire.Task, "description": "With `async`: the task, at once.", "headers": CHARGED_HEADERS},
     **MAKING_ERRORS,
 }
 
@@ -95,25 +97,22 @@ class Manner:
 
     @classmethod
     def of(cls, fields: Mapping[str, Any], headers: Mapping[str, str]) -> Manner:
-        """Raises: InvalidParameter."""
+        """Read it; a wrong value is left for the catalogue to name. Raises: InvalidParameter for a contradiction."""
         prefer = headers.get("prefer", "")
         wait = _WAIT.search(prefer)
-        response_format = fields.get("response_format")
-        if response_format not in (None, "url", "b64_json"):
-            raise InvalidParameter("'response_format' must be 'url' or 'b64_json'.", param="response_format")
+        is_async = fields.get("async") is True or _RESPOND_ASYNC.search(prefer) is not None
+        is_stream = fields.get("stream") is True
+        if is_async and is_stream:
+            raise InvalidParameter(
+                "'stream' cannot be used together with 'async' or 'Prefer: respond-async'. Allowed: one of the two.",
+                param="stream",
+            )
         return cls(
-            is_async=_flag(fields, "async") or _RESPOND_ASYNC.search(prefer) is not None,
-            is_stream=_flag(fields, "stream"),
-            has_base64=response_format != "url",
+            is_async=is_async,
+            is_stream=is_stream,
+            has_base64=fields.get("response_format") != "url",
             wait_s=min(int(wait[1]), MAX_WAIT_S) if wait else 0,
         )
-
-
-def _flag(fields: Mapping[str, Any], name: str) -> bool:
-    value = fields.get(name, False)
-    if not isinstance(value, bool):
-        raise InvalidParameter(f"'{name}' must be true or false.", param=name)
-    return value
 
 
 @router.post(
@@ -158,24 +157,26 @@ async def _make(
         view = await services.images.accept(principal, intake, operation=operation)
         note_task(request, view.public_id)
         view = await services.tasks.wait(principal, view.public_id, manner.wait_s)
-        return task_answer(view, sign, status=202)
+        charged = await _charged(view, services) if view.public_status == "completed" else {}
+        return task_answer(view, sign, status=202, headers=charged)
     if manner.is_stream:
         frames = image_events.Frames(services, sign, operation, intake.fields)
         events = services.images.events(principal, intake, operation=operation)
         return await stream(request, events, frames.frame, headers=image_events.headers)
     view = await services.images.run(principal, intake, operation=operation)
     note_task(request, view.public_id)
-    charged = {"x-credits-charged": str(view.charge or 0), **await _remaining(services, principal)}
+    charged = await _charged(view, services)
     return await _image_answer(view, services, sign, has_base64=manner.has_base64, headers=charged)
 
 
-async def _remaining(services: Services, principal: Principal) -> dict[str, str]:
-    """Return the header about the rest, or none: a database that has just gone must not cost a paid image."""
+async def _charged(view: TaskView, services: Services) -> dict[str, str]:
+    """Return what it cost and what is left; without the rest when the database has just gone: the image is paid."""
+    charged = {"x-credits-charged": str(view.charge or 0)}
     try:
-        balance = await services.statements.balance(principal.account_id)
+        balance = await services.ledger.balance(view.account_id)
     except DatabaseUnavailable:
-        return {}
-    return {"x-credits-remaining": str(balance.credits)}
+        return charged
+    return charged | {"x-credits-remaining": str(balance.credits)}
 
 
 @router.get(
@@ -183,7 +184,7 @@ async def _remaining(services: Services, principal: Principal) -> dict[str, str]
     summary="Read an image (alias)",
     description="The same as `GET /v1/images/{image_id}`.",
     response_model=wire.ImagesReply,
-    responses=errors(TaskNotReady, ScopeMissing, TaskNotFound, ResultExpired, UpstreamErrorPublic),
+    responses=READ_ERRORS,
     operation_id="get_generated_image",
 )
 @router.get(
@@ -192,14 +193,16 @@ async def _remaining(services: Services, principal: Principal) -> dict[str, str]
     description="The finished image by its id: the body of the reply that made it. "
     "400 `task_not_ready` while it is being made; a failed task's own error.",
     response_model=wire.ImagesReply,
-    responses=errors(TaskNotReady, ScopeMissing, TaskNotFound, ResultExpired, UpstreamErrorPublic),
+    responses=READ_ERRORS,
     operation_id="get_image",
 )
 async def get_image(image_id: ImageId, principal: TasksPrincipal, services: ServicesDep, sign: SignDep) -> Response:
     view = await services.tasks.get(principal, image_id)
     if view.operation.kind != "image":
         raise InvalidParameter(
-            f"This task is a {view.operation.task_type}: read it at /v1/videos/{view.public_id}.", param="id"
+            f"This task is a {view.operation.task_type}: read it at /v1/videos/{view.public_id}.",
+            param="id",
+            task_id=view.public_id,
         )
     if not view.is_final:
         raise TaskNotReady("The image is not ready yet.", retry_after_s=2, task_id=view.public_id)

@@ -21,7 +21,7 @@ from app.values import utcnow
 router = APIRouter(prefix="/v1/me", tags=["Account"])
 
 USAGE_DAYS = 30
-MAX_USAGE_DAYS = 3700
+YEARS = range(2000, 2200)
 CSV: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {"schema": {"type": "string"}}}}}
 READ_ERRORS = errors(InvalidParameter, ScopeMissing, DatabaseUnavailable)
 
@@ -194,18 +194,25 @@ def _moment(text: str | None, *, param: str, whole_day: bool) -> datetime | None
     if text is None:
         return None
     try:
-        if len(text) == len("2026-11-24") and text[4] == "-":
-            day = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
-            return day + timedelta(days=1) if whole_day else day
-        if text.isascii() and text.isdigit():
-            return datetime.fromtimestamp(int(text), UTC)
-        moment = datetime.fromisoformat(text)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        moment = _parsed(text, whole_day=whole_day)
+        if moment.year not in YEARS:
+            raise ValueError
+        return moment
     except (ValueError, OverflowError, OSError):
         raise InvalidParameter(
             f"'{param}' must be a date such as 2026-11-24, a time such as 2026-11-24T08:00:00Z, or Unix seconds.",
             param=param,
         ) from None
+
+
+def _parsed(text: str, *, whole_day: bool) -> datetime:
+    if len(text) == len("2026-11-24") and text[4] == "-":
+        day = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
+        return day + timedelta(days=1) if whole_day else day
+    if text.isascii() and text.isdigit():
+        return datetime.fromtimestamp(int(text), UTC)
+    moment = datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 def _wants_csv(request: Request) -> bool:

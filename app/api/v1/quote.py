@@ -18,6 +18,7 @@ from app.errors import (
     ModelNotAllowed,
     ModelNotFound,
     PriceAboveMax,
+    ResultExpired,
     TaskNotFound,
     UnsupportedParameter,
 )
@@ -40,20 +41,20 @@ class QuoteReply(wire.Wire):
     "/quote",
     summary="Price a request",
     description="The body of the request and the `endpoint` it is for. What the endpoint would refuse is refused here "
-    "too; nothing is held, and nothing is made. A remix needs its source's `id`.",
+    "too; nothing is held, and nothing is made. A remix needs its source's id: in the endpoint, or as `id`.",
     response_model=QuoteReply,
     responses=errors(
         InvalidParameter, MissingParameter, UnsupportedParameter, InvalidMedia, InputUrlRefused, PriceAboveMax,
-        InvalidApiKey, ModelNotAllowed, ModelNotFound, TaskNotFound,
+        InvalidApiKey, ModelNotAllowed, ModelNotFound, TaskNotFound, ResultExpired,
     ),
     openapi_extra=json_body("Quote", examples=schemas.QUOTE_EXAMPLES),
     operation_id="quote",
 )  # fmt: skip
 async def quote(principal: AnyPrincipal, intake: IntakeDep, services: ServicesDep) -> Response:
     endpoint = intake.fields.pop("endpoint", None)
-    if not isinstance(endpoint, str):
+    if endpoint is None:
         raise MissingParameter("endpoint")
-    found = await services.quotes.quote(principal, endpoint.removeprefix("/v1/").strip("/"), intake)
+    found = await services.quotes.quote(principal, str(endpoint).removeprefix("/v1/").strip("/"), intake)
     return json_answer(
         QuoteReply(
             credits=found.credits,

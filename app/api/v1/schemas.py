@@ -173,7 +173,7 @@ def bodies(
         ),
         "Quote": _object(
             {
-                "endpoint": _text("Where the request would go.", enum=list(ENDPOINTS)),
+                "endpoint": _text("Where the request would go.", examples=list(ENDPOINTS)),
                 "id": _text("A remix: its source's id."),
             },
             required=("endpoint",),

@@ -24,21 +24,26 @@ _END: Final = object()
 async def stream(
     request: Request,
     events: AsyncIterator[T],
-    frame: Callable[[T], Rendered],
+    frame: Callable[[T], Rendered | None],
     *,
     headers: Callable[[T], dict[str, str]],
     ping_every_s: float = PING_EVERY_S,
 ) -> EventStream:
-    """Answer with one frame per event; ``headers`` looks at the first, if it comes within ``ping_every_s``.
+    """Answer with one frame per event. ``headers`` looks at what comes within ``ping_every_s``: the first event that
+    has a frame, and one without a frame before it.
 
     Raises: what ``events`` raises until then. Later it becomes an ``error`` event. A client that leaves closes
     ``events``; the work behind them must not depend on being watched.
     """
     frames = Frames(events, frame, ping_every_s)
     try:
-        first = await frames.first()
-        begin = PING if first is None else frame(first)
-        return EventStream(request, begin, frames, {} if first is None else headers(first))
+        event = await frames.first()
+        found = {} if event is None else headers(event)
+        if event is not None and frame(event) is None:
+            event = await frames.first()
+            found |= {} if event is None else headers(event)
+        begin = None if event is None else frame(event)
+        return EventStream(request, begin or PING, frames, found)
     except BaseException:
         await frames.aclose()
         raise
@@ -47,7 +52,7 @@ async def stream(
 class Frames(Generic[T]):
     """The frames that follow. No generator: one that was closed before it began would leave its events open."""
 
-    def __init__(self, events: AsyncIterator[T], frame: Callable[[T], Rendered], ping_every_s: float) -> None:
+    def __init__(self, events: AsyncIterator[T], frame: Callable[[T], Rendered | None], ping_every_s: float) -> None:
         self._events = events
         self._frame = frame
         self._ping_every_s = ping_every_s
@@ -65,7 +70,7 @@ class Frames(Generic[T]):
         event = await self._next()
         if event is _END:
             raise StopAsyncIteration
-        return PING if event is None else self._frame(event)
+        return (None if event is None else self._frame(event)) or PING
 
     async def aclose(self) -> None:
         if self._step is not None:

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-from app.accounts.principal import Principal
-from app.api.deps import ServicesDep, SignDep, TasksPrincipal
+from app.api.deps import ServicesDep, SignDep, TasksPrincipal, require_write
 from app.api.openapi import POLL_HEADERS, TASK_HEADERS, errors
 from app.api.v1 import wire
 from app.api.v1.answers import json_answer, task_answer, task_headers
@@ -18,17 +17,15 @@ from app.media.base64_stream import Rendered, render_event
 from app.requests import Operation
 from app.tasks.queries import TaskFilter, TaskView
 
+NAME = r"^[!-~]*$"
+"""Printable ASCII: NUL would not even reach the database."""
+
 router = APIRouter(prefix="/v1/tasks", tags=["Tasks"])
 
 TaskId = Annotated[str, Path(description="The id of any task of the account.")]
 OPERATION_OF: dict[str, Operation] = {operation.task_type: operation for operation in Operation}
 READ_ERRORS = errors(InvalidParameter, ScopeMissing, TaskNotFound, DatabaseUnavailable)
 TASK_REPLY: dict[int | str, dict[str, Any]] = {200: {"headers": TASK_HEADERS}}
-
-
-def _write_scope(principal: Principal, view: TaskView) -> None:
-    """Raises: ScopeMissing: what a key may make, it may stop and delete."""
-    principal.require_scope(f"{view.operation.kind}s:write")
 
 
 @router.get(
@@ -44,7 +41,7 @@ async def list_tasks(
     services: ServicesDep,
     sign: SignDep,
     status: wire.TaskStatus | None = None,
-    model: Annotated[str | None, Query(max_length=200)] = None,
+    model: Annotated[str | None, Query(max_length=200, pattern=NAME)] = None,
     task_type: Annotated[wire.TaskType | None, Query(alias="type")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     after: Annotated[str | None, Query(description="The last id of the page before.")] = None,
@@ -105,8 +102,10 @@ async def watch_task(
     responses=TASK_REPLY | READ_ERRORS,
     operation_id="cancel_task",
 )
-async def cancel_task(task_id: TaskId, principal: TasksPrincipal, services: ServicesDep, sign: SignDep) -> Response:
-    _write_scope(principal, await services.tasks.get(principal, task_id))
+async def cancel_task(
+    task_id: TaskId, request: Request, principal: TasksPrincipal, services: ServicesDep, sign: SignDep
+) -> Response:
+    require_write(request, principal, await services.tasks.get(principal, task_id))
     return task_answer(await services.tasks.cancel(principal, task_id), sign)
 
 
@@ -116,10 +115,10 @@ async def cancel_task(task_id: TaskId, principal: TasksPrincipal, services: Serv
     description="Cancels it first when it is not finished; its files are removed. Afterwards its id is unknown; the "
     "ledger keeps its line.",
     response_model=wire.Deleted,
-    responses=READ_ERRORS,
+    responses=TASK_REPLY | READ_ERRORS,
     operation_id="delete_task",
 )
-async def delete_task(task_id: TaskId, principal: TasksPrincipal, services: ServicesDep) -> Response:
-    _write_scope(principal, await services.tasks.get(principal, task_id))
+async def delete_task(task_id: TaskId, request: Request, principal: TasksPrincipal, services: ServicesDep) -> Response:
+    require_write(request, principal, await services.tasks.get(principal, task_id))
     view = await services.tasks.delete(principal, task_id)
-    return json_answer(wire.Deleted(id=view.public_id, object="task.deleted"))
+    return json_answer(wire.Deleted(id=view.public_id, object="task.deleted"), headers=task_headers(view))

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from app.api.deps import FilesPrincipal, IntakeDep, ServicesDep, SignDep, TasksPrincipal, VideosPrincipal
+from app.api.deps import FilesPrincipal, IntakeDep, ServicesDep, SignDep, TasksPrincipal, VideosPrincipal, require_write
 from app.api.errors import note_task
 from app.api.openapi import (
     BINARY,
@@ -19,7 +19,7 @@ from app.api.openapi import (
     json_body,
 )
 from app.api.v1 import schemas, wire
-from app.api.v1.answers import json_answer, poll_headers, task_answer, video_answer
+from app.api.v1.answers import json_answer, poll_headers, task_answer, task_headers, video_answer
 from app.api.v1.files import send_file
 from app.errors import (
     AccountSuspended,
@@ -58,7 +58,7 @@ router = APIRouter(prefix="/v1/videos", tags=["Videos"])
 VideoId = Annotated[str, Path(description="The id of a video task, whichever route made it.")]
 VIDEO_OPERATIONS = tuple(operation for operation in Operation if operation.kind == "video")
 
-SUBMIT_ERRORS = errors(
+SUBMIT_ERRORS = (
     InvalidParameter, MissingParameter, UnsupportedParameter, InvalidMedia, InputUrlRefused, InputUrlUnreachable,
     PriceAboveMax, InsufficientCredits, KeyBudgetExhausted, ModelNotAllowed, ScopeMissing, IpNotAllowed,
     AccountSuspended, ModelNotFound, BodyTooLarge, UnsupportedMediaType, TooManyTasks, ProviderUnavailable, Overloaded,
@@ -74,7 +74,7 @@ TASK_REPLY: dict[int | str, dict[str, Any]] = {200: {"headers": TASK_HEADERS}}
     description="Answers at once with the queued task; poll `GET /v1/tasks/{id}`. Everything is checked before "
     "a credit is held.",
     response_model=wire.Task,
-    responses=TASK_REPLY | SUBMIT_ERRORS,
+    responses=TASK_REPLY | errors(*SUBMIT_ERRORS),
     openapi_extra=json_body("VideoGeneration", examples=schemas.VIDEO_EXAMPLES),
     operation_id="create_video_task",
 )
@@ -103,7 +103,7 @@ async def refuse_unbuilt(request: Request, principal: VideosPrincipal) -> Respon
     description="OpenAI's form: `seconds` is the duration, `size` gives resolution and aspect ratio, `input_reference` "
     "is the first frame. Every field of `/v1/videos/generations` works too.",
     response_model=wire.Video,
-    responses=TASK_REPLY | SUBMIT_ERRORS,
+    responses=TASK_REPLY | errors(*SUBMIT_ERRORS),
     openapi_extra=form_or_json_body("OpenAIVideoForm", "OpenAIVideo", examples=schemas.OPENAI_VIDEO_EXAMPLES),
     operation_id="create_video",
 )
@@ -154,12 +154,15 @@ async def get_video(video_id: VideoId, principal: TasksPrincipal, services: Serv
     summary="Delete a video",
     description="Cancels it first when it is not finished. Afterwards its id is unknown; the ledger keeps its line.",
     response_model=wire.Deleted,
-    responses=READ_ERRORS,
+    responses=TASK_REPLY | READ_ERRORS,
     operation_id="delete_video",
 )
-async def delete_video(video_id: VideoId, principal: VideosPrincipal, services: ServicesDep) -> Response:
+async def delete_video(
+    video_id: VideoId, request: Request, principal: VideosPrincipal, services: ServicesDep
+) -> Response:
+    require_write(request, principal, await services.tasks.get(principal, video_id))
     view = await services.tasks.delete(principal, video_id)
-    return json_answer(wire.Deleted(id=view.public_id, object="video.deleted"))
+    return json_answer(wire.Deleted(id=view.public_id, object="video.deleted"), headers=task_headers(view))
 
 
 @router.get(
@@ -195,8 +198,7 @@ async def download_video(
     "task and an OpenAI Video in one.",
     responses={
         200: {"model": wire.RemixedVideo, "headers": TASK_HEADERS},
-        **SUBMIT_ERRORS,
-        **errors(ModelNotFound, TaskNotFound),
+        **errors(*SUBMIT_ERRORS, TaskNotReady, TaskNotFound, ResultExpired),
     },
     openapi_extra=json_body("VideoRemix", examples=schemas.REMIX_EXAMPLES),
     operation_id="remix_video",

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.requests import Operation
 from app.tasks.queries import StoredFile, TaskView
+from app.values import utcnow
 
 Sign = Callable[[str, str], str]
 """Makes a fresh signed URL of a task's file: public id, kind (image, video, thumbnail, gif)."""
@@ -45,7 +46,7 @@ class ErrorEnvelope(Wire):
 
 
 class ImageFile(Wire):
-    url: str | None = Field(description="Signed, for 24 hours; null once the file was deleted.")
+    url: str = Field(description="Signed, for 24 hours.")
     width: int | None
     height: int | None
     size_bytes: int
@@ -53,7 +54,7 @@ class ImageFile(Wire):
 
 
 class VideoFile(Wire):
-    url: str | None = Field(description="Signed, for 24 hours; null once the file was deleted.")
+    url: str = Field(description="Signed, for 24 hours.")
     thumbnail_url: str | None
     gif_url: str | None
     width: int | None
@@ -81,7 +82,7 @@ class Task(Wire):
     quality: str | None
     size: str | None = Field(description="Width x height in pixels; of the result, once there is one.")
     aspect_ratio: str | None
-    duration: int | None = Field(description="The asked seconds.")
+    duration: int | None = Field(description="Seconds: those of the result, once there is one.")
     credits: int = Field(description="Credits charged: 0 until the task has completed, and for good when it fails.")
     credits_held: int = Field(description="Credits put aside while the task runs.")
     created_at: int
@@ -90,7 +91,7 @@ class Task(Wire):
     expires_at: int | None = Field(description="When the files are deleted.")
     image_url: str | None
     video_url: str | None
-    result: TaskResult | None
+    result: TaskResult | None = Field(description="Null once the files were deleted.")
     error: ErrorBody | None
     warnings: list[str]
     metadata: dict[str, str]
@@ -109,8 +110,8 @@ class Task(Wire):
             resolution=params.get("resolution"),
             quality=params.get("quality"),
             size=pixels(view),
-            aspect_ratio=params.get("ratio"),
-            duration=params.get("duration"),
+            aspect_ratio=params.get("crop_ratio") or params.get("ratio"),
+            duration=_seconds(view),
             credits=view.charge or 0,
             credits_held=0 if view.is_final else view.hold,
             created_at=unix(view.created_at),
@@ -167,7 +168,6 @@ class Video(Wire):
 
     @classmethod
     def of(cls, view: TaskView, sign: Sign) -> Video:
-        result = view.find_file("result")
         return cls(
             id=view.public_id,
             model=view.model,
@@ -180,9 +180,9 @@ class Video(Wire):
             prompt=view.request.get("prompt", ""),
             remixed_from_video_id=view.request.get("source_task") if view.operation is Operation.VIDEO_REMIX else None,
             size=pixels(view),
-            seconds=_seconds(view),
+            seconds=str(_seconds(view) or 0),
             task_id=view.public_id,
-            url=None if result is None else _url(view, result, view.operation.kind, sign),
+            url=_url(view, "result", view.operation.kind, sign),
             credits=view.charge or 0,
         )
 
@@ -267,8 +267,9 @@ def pixels(view: TaskView) -> str | None:
     result, params = view.find_file("result"), view.request["params"]
     if result is not None and result.width and result.height:
         return f"{result.width}x{result.height}"
-    if params.get("width") and params.get("height"):
-        return f"{params['width']}x{params['height']}"
+    for cut in ("crop_", ""):
+        if params.get(f"{cut}width") and params.get(f"{cut}height"):
+            return f"{params[f'{cut}width']}x{params[f'{cut}height']}"
     return None
 
 
@@ -277,7 +278,8 @@ def output_format(file: StoredFile) -> str:
 
 
 def _result(view: TaskView, sign: Sign) -> TaskResult | None:
-    files = view.files_of("result")
+    now = utcnow()
+    files = [file for file in view.files_of("result") if file.is_kept(now)]
     if view.public_status != "completed" or not files:
         return None
     if view.operation.kind == "image":
@@ -287,7 +289,7 @@ def _result(view: TaskView, sign: Sign) -> TaskResult | None:
 
 def _image_file(view: TaskView, file: StoredFile, sign: Sign) -> ImageFile:
     return ImageFile(
-        url=_url(view, file, "image", sign),
+        url=sign(view.public_id, "image"),
         width=file.width,
         height=file.height,
         size_bytes=file.size_bytes,
@@ -296,11 +298,10 @@ def _image_file(view: TaskView, file: StoredFile, sign: Sign) -> ImageFile:
 
 
 def _video_file(view: TaskView, file: StoredFile, sign: Sign) -> VideoFile:
-    thumbnail, gif = view.find_file("thumbnail"), view.find_file("gif")
     return VideoFile(
-        url=_url(view, file, "video", sign),
-        thumbnail_url=None if thumbnail is None else _url(view, thumbnail, "thumbnail", sign),
-        gif_url=None if gif is None else _url(view, gif, "gif", sign),
+        url=sign(view.public_id, "video"),
+        thumbnail_url=_url(view, "thumbnail", "thumbnail", sign),
+        gif_url=_url(view, "gif", "gif", sign),
         width=file.width,
         height=file.height,
         duration=None if file.duration_ms is None else file.duration_ms / 1000,
@@ -309,8 +310,9 @@ def _video_file(view: TaskView, file: StoredFile, sign: Sign) -> VideoFile:
     )
 
 
-def _url(view: TaskView, file: StoredFile, kind: str, sign: Sign) -> str | None:
-    return sign(view.public_id, kind) if file.state == "ready" else None
+def _url(view: TaskView, role: str, kind: str, sign: Sign) -> str | None:
+    file = view.find_file(role)
+    return sign(view.public_id, kind) if file is not None and file.is_kept(utcnow()) else None
 
 
 def _expires_at(view: TaskView) -> int | None:
@@ -323,9 +325,12 @@ def _video_error(view: TaskView) -> VideoError | None:
     return VideoError(code="cancelled" if view.status == "cancelled" else view.error.reason, message=view.error.message)
 
 
-def _seconds(view: TaskView) -> str:
-    asked = view.request["params"].get("duration")
-    if asked is None:
-        result = view.find_file("result")
-        asked = round((result.duration_ms or 0) / 1000) if result is not None else 0
-    return str(asked)
+def _seconds(view: TaskView) -> int | None:
+    """Return the whole seconds of the video, or until it is there those it is going to have; None for an image."""
+    result, params = view.find_file("result"), view.request["params"]
+    if result is not None and result.duration_ms:
+        return max(1, (result.duration_ms + 500) // 1000)
+    asked: int | None = params.get("duration")
+    if asked is None or view.operation is not Operation.VIDEO_REMIX or params.get("raw"):
+        return asked
+    return asked + int((view.request["source"]["duration_ms"] + 500) // 1000)

@@ -29,6 +29,8 @@ from app.media.base64_stream.sink import Base64Sink
 
 DATA_URL = re.compile(r"data:([^,\"\s]*?);base64,", re.IGNORECASE)
 """The start of a base64 data: URL, up to and with its comma; group 1 is the media type with its parameters."""
+MAX_DIGITS = 400
+"""Python itself refuses to read integers of several times as many, in words of its own."""
 MAX_HEAD = 512
 """A data: URL whose comma comes later than this is an ordinary string."""
 
@@ -154,6 +156,7 @@ class JsonScanner:
                 object_pairs_hook=_without_duplicates if self._refuse_duplicates else None,
                 parse_constant=_no_constants,
                 parse_float=_finite,
+                parse_int=_integer,
             )
         except json.JSONDecodeError as error:
             self._malformed(error.msg, error.pos)
@@ -384,6 +387,12 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constants(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _integer(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError("a number is too long")
+    return int(text)
 
 
 def _finite(text: str) -> float:

@@ -120,7 +120,7 @@ class DemoProvider:
         found = await self._get(job, call)
         names = ("result.mp4", "thumbnail.webp", "result.gif")
         video, thumbnail, gif = (found.find_result(name) for name in names)
-        if video is None or not found.is_done:
+        if video is None or not found.is_done or found.is_cancelled:
             raise UpstreamFailed("the result is gone")
         return VideoResult(
             video=await _hand_over(video, call),
@@ -129,9 +129,9 @@ class DemoProvider:
         )
 
     async def cancel_video(self, job: UpstreamJob, call: Call) -> bool:
-        """Stop a job that is not done, whichever process renders it."""
+        """Stop a job that is not done or still in its delay, whichever process renders it."""
         found = await self._get(job, call)
-        return await asyncio.to_thread(found.cancel)
+        return await asyncio.to_thread(found.cancel, now=time.time())
 
     async def close(self) -> None:
         """End the children. What they were rendering goes on when another process polls it."""

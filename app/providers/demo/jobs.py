@@ -107,9 +107,10 @@ class Job:
             return (self.path / "error").read_text()
         return None
 
-    def cancel(self) -> bool:
-        """Stop the work; False when the result is already there."""
-        if self.is_done:
+    def cancel(self, *, now: float) -> bool:
+        """Stop the work, also during its delay; False when the caller may have seen it finished."""
+        request = self.request()
+        if self.is_done and now >= request["accepted_at"] + request["delay_s"]:
             return False
         self._write("cancelled", "")
         return True
