@@ -245,10 +245,8 @@ def _with_secrets(settings: Settings, *, mint: bool) -> Settings:
         return settings
     if not missing:
         return settings
-    if not mint and not (settings.data / SECRETS_FILE).exists():
-        return settings
-    kept = _kept_secrets(settings.data)
-    return settings.model_copy(update={name: SecretStr(kept[name]) for name in missing})
+    kept = _kept_secrets(settings.data) if mint else _read_secrets(settings.data / SECRETS_FILE)
+    return settings.model_copy(update={name: SecretStr(kept[name]) for name in missing if name in kept})
 
 
 def _kept_secrets(data: Path) -> dict[str, str]:

@@ -18,6 +18,7 @@ from app.credits.ledger import Ledger
 from app.values import Credits, new_id
 
 PEPPER = SecretStr("a pepper that only tests use, 40 letters")
+SECRETS_KEY = SecretStr("a secrets key that only tests use, 40 ..")
 RESULT_BYTES = 1234
 
 

@@ -33,6 +33,7 @@ TAGS = [
     {"name": "Files", "description": "The bytes of results."},
     {"name": "Models", "description": "What can be used, with parameters and prices."},
     {"name": "Account", "description": "Credits, the ledger, and what was used."},
+    {"name": "Administration", "description": "For keys with the scope `admin:*`."},
     {"name": "Operations", "description": "For load balancers and operators."},
 ]
 

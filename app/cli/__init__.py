@@ -20,7 +20,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "keys": ("app.cli.keys:keys", "Create, list, limit, rotate and revoke API keys."),
     "credits": ("app.cli.credits:credits", "Top up, adjust and show credits."),
     "tasks": ("app.cli.tasks:tasks", "List, show and cancel tasks."),
-    "models": ("app.cli.tasks:models", "Check config/models.yaml."),
+    "models": ("app.cli.tasks:models", "Check config/models.yaml, and the routes that are in use."),
+    "upstreams": ("app.cli.upstreams:upstreams", "Add, change, drain, rotate and delete accounts at vendors."),
+    "routes": ("app.cli.routes:routes", "List and change which upstream serves a model."),
 }
 
 

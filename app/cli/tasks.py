@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.cli.output import emit, json_option, readable, table
-from app.cli.session import NEGATIVE, Refused, with_database, with_services
+from app.cli.session import NEGATIVE, Refused, explain, with_database, with_services
 from app.settings import load_settings
 from app.values import find_task_id
 
@@ -144,8 +144,11 @@ def models() -> None:
 @models.command()
 @json_option
 def check(as_json: bool) -> None:
-    """Check config/models.yaml, as the start of the API does: prices, routes, providers."""
-    settings = load_settings(mint_secrets=False)
+    """Check config/models.yaml, as the start of the API does, and the routes in the database where there is one.
+
+    Exit code 1 when a route in use does not fit, or a model has none.
+    """
+    settings = load_settings()
     catalog = open_catalog(settings)
     rows = [
         {
@@ -156,11 +159,31 @@ def check(as_json: bool) -> None:
         }
         for model in catalog.models.values()
     ]
-    emit(
-        {"version": catalog.version, "models": rows},
-        as_json=as_json,
-        text=table(rows, empty="No models.") + f"\n{len(rows)} models in {settings.config_dir} are in order.",
-    )
+    problems, unchecked = _routes_in_use(settings)
+    text = table(rows, empty="No models.") + f"\n{len(rows)} models in {settings.config_dir} are in order."
+    if problems:
+        text += "\nThe routes in use are not:\n" + "\n".join(f"  {problem}" for problem in problems)
+    if unchecked:
+        text += f"\nThe routes in use were not checked: {unchecked}"
+    value = {"version": catalog.version, "models": rows, "problems": problems, "unchecked": unchecked}
+    emit(value, as_json=as_json, text=text)
+    if problems:
+        sys.exit(NEGATIVE)
+
+
+def _routes_in_use(settings: Settings) -> tuple[list[str], str | None]:
+    """Return what is wrong with the database's routes; and why they could not be checked, if so."""
+    from app.cli.books import with_book
+
+    if settings.database_url is None:
+        return [], "no database is set"
+    try:
+        return list(with_book(lambda book: book.routes.problems())), None
+    except Exception as error:
+        sentence = explain(error)
+        if sentence is None:
+            raise
+        return [], sentence
 
 
 def open_catalog(settings: Settings) -> Catalog:

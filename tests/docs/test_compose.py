@@ -265,6 +265,7 @@ def env_file() -> dict[str, str]:
         "POSTGRES_PASSWORD": secrets.token_hex(24),
         "MEDIAGATE_KEY_PEPPER": secrets.token_urlsafe(48),
         "MEDIAGATE_LINK_SECRET": secrets.token_urlsafe(48),
+        "MEDIAGATE_SECRETS_KEY": secrets.token_urlsafe(48),
     }
 
 
@@ -365,7 +366,7 @@ def make_video(base_url: str, key: str) -> dict[str, Any]:
     return done
 
 
-@pytest.mark.parametrize("name", ["MEDIAGATE_KEY_PEPPER", "MEDIAGATE_LINK_SECRET"])
+@pytest.mark.parametrize("name", ["MEDIAGATE_KEY_PEPPER", "MEDIAGATE_LINK_SECRET", "MEDIAGATE_SECRETS_KEY"])
 @pytest.mark.parametrize("service", ["api", "worker"])
 def test_a_sample_secret_is_refused(
     name: str, service: str, env_file: dict[str, str], here: dict[str, str], tmp_path: Path

@@ -26,7 +26,7 @@ from app.accounts.users import Account
 from app.credits.ledger import Balance
 from app.embedded.process import launch_command
 from app.settings import Settings
-from tests.factories import PEPPER, make_account, make_key
+from tests.factories import PEPPER, SECRETS_KEY, make_account, make_key
 from tests.plugins.servers import TEMPLATE, Servers, administer
 
 if TYPE_CHECKING:
@@ -133,6 +133,7 @@ def quick() -> dict[str, Any]:
         "env": "development",
         "key_pepper": PEPPER,
         "link_secret": LINK_SECRET,
+        "secrets_key": SECRETS_KEY,
         "lease_s": 10.0,
         "heartbeat_s": 3.0,
         "sweep_s": 0.2,

@@ -173,9 +173,9 @@ def _workflow(request: ImageRequest | VideoRequest, call: Call) -> Workflow:
 
 
 def _best(complaints: Sequence[str | None]) -> str | None:
-    """Return None where one graph fits, else the complaint that helps most: of one that takes such an input."""
+    """Return None where one graph fits, else the complaint that helps most: how many of such an input may be given."""
     said = [complaint for complaint in complaints if complaint is not None]
-    return min(said, key=lambda one: "not possible" in one) if len(said) == len(complaints) else None
+    return min(said, key=lambda one: "must hold" not in one) if len(said) == len(complaints) else None
 
 
 def _all_pairs(call: Call) -> list[tuple[str, str]]:

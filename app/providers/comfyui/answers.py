@@ -63,7 +63,7 @@ def _node_errors(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def readable(answer: Answer) -> Mapping[str, Any]:
     """Return the document of something that was only read. Raises: UpstreamError."""
     if not answer.is_ok:
-        raise default_error(answer, "read")
+        raise default_error(answer, "read", said=cleaned(answer.text) or "no words")
     if not isinstance(answer.document, dict):
         raise UpstreamError(f"status {answer.status} without a document")
     return answer.document

@@ -263,8 +263,7 @@ class FakeApimart:
         if behaviour == "poll 500":
             return Refused(500, "server_error", f"broken {SECRET}").answer()
         if behaviour == "poll cut":
-            assert request.transport is not None
-            request.transport.close()
+            return await cut_short(request)
         if behaviour == "result 403":
             self.files.add(task.id)
         data = {
@@ -335,6 +334,16 @@ class FakeApimart:
         if any(word in name for word in self.files):
             return web.Response(status=403, text="<Error>AccessDenied</Error>")
         return web.Response(body=FILM if name.endswith("mp4") else png())
+
+
+async def cut_short(request: web.Request) -> web.StreamResponse:
+    """Break off within the answer: before it, a client asks a second time by itself."""
+    response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": "1000"})
+    await response.prepare(request)
+    await response.write(b'{"code": 200, "data": ')
+    assert request.transport is not None
+    request.transport.close()
+    return response
 
 
 def _authorized(request: web.Request) -> None:

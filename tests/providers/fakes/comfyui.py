@@ -12,7 +12,7 @@ from uuid import UUID
 
 from aiohttp import web
 
-from tests.providers.fakes.apimart import FILM, Seen, png
+from tests.providers.fakes.apimart import FILM, Seen, cut_short, png
 from tests.providers.harness import SECRET, SUBMIT_BEHAVIOURS
 
 NODES = {
@@ -200,8 +200,7 @@ class FakeComfyui:
             case "poll 500":
                 return web.Response(status=500, text=f"broken {SECRET}")
             case "poll cut":
-                assert request.transport is not None
-                request.transport.close()
+                return await cut_short(request)
             case "pending":
                 pending += list(self.graphs)
             case "running":

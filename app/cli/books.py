@@ -1,0 +1,111 @@
+"""What the commands about upstream accounts and routes share: the book, and how both are shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from app.cli.session import Refused, actor, with_database
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from app.catalog.book import Book
+    from app.catalog.routes import RouteInfo
+    from app.catalog.upstreams import UpstreamInfo
+    from app.journal import Actor
+    from app.settings import Settings
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def with_book(work: Callable[[Book], Awaitable[T]]) -> T:
+    """Run ``work`` with the book, and return what it returns."""
+
+    async def session(settings: Settings, engine: AsyncEngine) -> T:
+        return await work(open_book(settings, engine))
+
+    return with_database(session)
+
+
+def open_book(settings: Settings, engine: AsyncEngine) -> Book:
+    """Raises: CatalogError, Refused."""
+    from app.catalog.book import Book
+    from app.catalog.load import load_catalog
+    from app.upstreams.registry import discover
+
+    if settings.secrets_key is None:
+        raise Refused("MEDIAGATE_SECRETS_KEY must be set")
+    providers = {name: provider.capabilities for name, provider in discover().items()}
+    catalog = load_catalog(settings.config_dir, providers=providers)
+    return Book(engine, settings.secrets_key, catalog=catalog, providers=providers, work_dir=settings.work_dir)
+
+
+def by_whom() -> Actor:
+    from app.journal import Actor
+
+    return Actor(actor())
+
+
+def options_option(command: F) -> F:
+    """Give a command ``--option NAME=VALUE``, any number of times, as the argument ``options``."""
+    return click.option(
+        "--option",
+        "options",
+        multiple=True,
+        callback=_options,
+        metavar="NAME=VALUE",
+        help="JSON, else text; repeatable.",
+    )(command)
+
+
+def _options(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for value in values:
+        name, is_pair, text = value.partition("=")
+        if not (is_pair and name.strip()):
+            raise click.BadParameter(f"'{value}' must look like name=value")
+        try:
+            found[name.strip()] = json.loads(text)
+        except ValueError:
+            found[name.strip()] = text
+    return found
+
+
+def upstream_shown(upstream: UpstreamInfo) -> dict[str, Any]:
+    return {
+        "name": upstream.name,
+        "provider": upstream.provider,
+        "state": upstream.state,
+        "base_url": upstream.base_url,
+        "options": dict(upstream.options),
+        "concurrency": upstream.concurrency,
+        "has_secret": upstream.has_secret,
+        "version": upstream.version,
+        "versions": upstream.versions,
+        "open_tasks": upstream.open_tasks,
+        "created_at": upstream.created_at,
+        "updated_at": upstream.updated_at,
+    }
+
+
+def route_shown(route: RouteInfo) -> dict[str, Any]:
+    entry = route.entry
+    return {
+        "id": route.public_id,
+        "model": entry.model,
+        "upstream": entry.upstream,
+        "upstream_model": entry.upstream_model,
+        "priority": entry.priority,
+        "weight": entry.weight,
+        "enabled": entry.is_enabled,
+        "needs_permission": entry.needs_permission,
+        "operations": None if entry.operations is None else sorted(entry.operations),
+        "options": dict(entry.options),
+        "created_at": route.created_at,
+        "updated_at": route.updated_at,
+    }
