@@ -141,6 +141,7 @@ async def open_services(
         stack.push_async_callback(fetcher.close)
         services = _assemble(settings, engine, redis, catalog, registry, Checker(pool), fetcher)
         stack.push_async_callback(_cancel, services.background)
+        stack.push_async_callback(services.images.drain, 0.0)  # before the engine goes: steps hold its connections
         yield services
 
 

@@ -201,9 +201,11 @@ class Images:
         """At shutdown: wait for the images being made. Returns how many were left."""
         if self._running:
             await asyncio.wait(self._running, timeout=timeout_s)
-        for work in self._running:
+        left = list(self._running)
+        for work in left:
             work.cancel()
-        return len(self._running)
+        await asyncio.gather(*left, return_exceptions=True)
+        return len(left)
 
 
 def _link(source: Path, kept: Path) -> None:
