@@ -12,12 +12,13 @@ from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api import docs, errors, openapi, ops
+from app.api.admin import upstreams as admin_upstreams
 from app.api.middleware import RequestShell
 from app.api.v1 import files, images, me, models, quote, tasks, videos
 from app.errors import DatabaseUnavailable
 from app.migrate import head_revision
 from app.settings import Settings, load_settings
-from app.wiring import Services, open_services
+from app.wiring import Services, first_look, open_services
 
 log = structlog.get_logger()
 
@@ -31,6 +32,7 @@ ROUTERS = (
     me.router,
     ops.router,
     docs.router,
+    admin_upstreams.router,
 )
 
 
@@ -46,6 +48,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         async with open_services(chosen) as services:
             app.state.services = services
             app.state.head_revision = await asyncio.to_thread(head_revision)
+            await first_look(services)
             services.start_listening()
             log.info("api.ready", url=chosen.base_url)
             yield

@@ -16,6 +16,7 @@ from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -109,6 +110,12 @@ class Settings(BaseSettings):
         if not value.startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://")
         return value.rstrip("/")
+
+    @property
+    def is_public(self) -> bool:
+        """Whether upstreams can reach our signed URLs: a public address was named, and it is not this machine."""
+        host = urlsplit(self.public_url or "").hostname or ""
+        return bool(host) and host != "localhost" and not host.startswith("127.") and host != "::1"
 
     @property
     def is_production(self) -> bool:

@@ -13,28 +13,34 @@ from typing import Any
 import structlog
 from arq.connections import ArqRedis
 from pydantic import SecretStr
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.accounts.keys import Keys
 from app.accounts.users import Accounts
+from app.catalog.book import Book
 from app.catalog.load import Catalog, load_catalog
 from app.credits.audit import Audit
 from app.credits.ledger import Ledger
 from app.credits.statements import Statements
 from app.db import make_engine
+from app.errors import MediagateError
 from app.fetch.client import SafeFetcher
 from app.generation.advance import Advancer
+from app.generation.context import Steps
 from app.generation.deliver import Delivery
 from app.generation.images import Images
+from app.generation.poll import Poller
 from app.generation.prepare import Preparer
 from app.generation.promise import Promiser
 from app.generation.quotes import Quotes
 from app.generation.retention import Retention
+from app.generation.route import Router
 from app.generation.tasks import Tasks
 from app.generation.videos import Videos
 from app.media.checks import Checker, open_pool
 from app.queue import ArqQueue, make_redis
-from app.settings import Settings, SettingsError, find_secret
+from app.settings import Settings, SettingsError
 from app.storage.base import BlobStore
 from app.storage.links import Links
 from app.storage.local import LocalStore
@@ -42,7 +48,9 @@ from app.tasks.leases import Leases
 from app.tasks.lifecycle import Lifecycle
 from app.tasks.queries import TaskQueries
 from app.tasks.waiting import Waiters
-from app.upstreams.protocols import Provider, Upstream
+from app.upstreams.health import Health
+from app.upstreams.http import UpstreamHttp
+from app.upstreams.protocols import Provider
 from app.upstreams.registry import Registry, discover
 from app.values import new_id
 
@@ -60,6 +68,8 @@ class Services:
     redis: ArqRedis
     catalog: Catalog
     registry: Registry
+    book: Book
+    health: Health
     storage: BlobStore
     links: Links
     checker: Checker
@@ -75,6 +85,7 @@ class Services:
     waiters: Waiters
     queue: ArqQueue
     advancer: Advancer
+    poller: Poller
     retention: Retention
     images: Images
     videos: Videos
@@ -88,8 +99,11 @@ class Services:
             self.background.add(asyncio.create_task(_for_ever(loop)))
 
     def start_listening(self) -> None:
-        """Start what every process that takes steps, or waits for them, needs: heartbeats and the ear."""
-        self.start(self.leases.run, self.waiters.run, self.keys.keep_flushing)
+        """Start what every process that takes steps, or waits for them, needs: heartbeats, the ear, the book."""
+        self.start(self.leases.run, self.waiters.run, self.keys.keep_flushing, self._watch_book)
+
+    async def _watch_book(self) -> None:
+        await self.book.watch(self.registry)
 
 
 async def _for_ever(loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -118,11 +132,7 @@ async def open_services(
     catalog = load_catalog(
         settings.config_dir, providers={name: provider.capabilities for name, provider in providers.items()}
     )
-    registry = Registry(
-        providers,
-        [_upstream(spec, settings) for spec in catalog.upstreams.values()],
-        {spec.name: spec.concurrency for spec in catalog.upstreams.values()},
-    )
+    registry = Registry(providers)
     for folder in (settings.storage_dir, settings.spool_dir, settings.work_dir):
         folder.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
@@ -139,10 +149,20 @@ async def open_services(
         stack.push_async_callback(pool.close)
         fetcher = SafeFetcher(settings)
         stack.push_async_callback(fetcher.close)
-        services = _assemble(settings, engine, redis, catalog, registry, Checker(pool), fetcher)
+        http = UpstreamHttp(fetcher)
+        stack.push_async_callback(http.close)
+        services = _assemble(settings, engine, redis, catalog, registry, Checker(pool), fetcher, http)
         stack.push_async_callback(_cancel, services.background)
         stack.push_async_callback(services.images.drain, 0.0)  # before the engine goes: steps hold its connections
         yield services
+
+
+async def first_look(services: Services) -> None:
+    """Read the upstream accounts before the first request; without a database the watching loop does it later."""
+    try:
+        await services.book.refresh(services.registry)
+    except (MediagateError, SQLAlchemyError, OSError) as error:
+        log.warning("upstreams.not_read_yet", error=type(error).__name__)
 
 
 def _assemble(
@@ -153,6 +173,7 @@ def _assemble(
     registry: Registry,
     checker: Checker,
     fetcher: SafeFetcher,
+    http: UpstreamHttp,
 ) -> Services:
     owner = f"{socket.gethostname()}:{os.getpid()}:{new_id().hex[-8:]}"
     storage = LocalStore(settings.storage_dir)
@@ -163,29 +184,49 @@ def _assemble(
     queue = ArqQueue(redis)
     waiters = Waiters(redis, queries)
     retention = Retention(settings=settings, engine=engine, storage=storage)
-    advancer = Advancer(
+    health = Health(redis)
+    router = Router(registry, health)
+    links = Links(_secret(settings.link_secret), settings.base_url)
+    steps = Steps(
         settings=settings,
         lifecycle=lifecycle,
         leases=leases,
         ledger=ledger,
         queries=queries,
         registry=registry,
+        router=router,
+        health=health,
+        http=http,
         storage=storage,
+        links=links,
         delivery=Delivery(settings=settings, storage=storage, checker=checker, ledger=ledger),
         queue=queue,
         waiters=waiters,
     )
-    preparer = Preparer(settings=settings, catalog=catalog, registry=registry, fetcher=fetcher, checker=checker)
+    poller = Poller(steps)
+    advancer = Advancer(steps, poller)
+    book = Book(
+        engine,
+        _secret(settings.secrets_key),
+        catalog=catalog,
+        providers=registry.capabilities,
+        work_dir=settings.work_dir,
+    )
+    preparer = Preparer(
+        settings=settings, catalog=catalog, registry=registry, router=router, fetcher=fetcher, checker=checker
+    )
     promiser = Promiser(settings=settings, ledger=ledger, lifecycle=lifecycle, storage=storage)
-    videos = Videos(preparer=preparer, promiser=promiser, queries=queries, queue=queue)
+    videos = Videos(preparer=preparer, promiser=promiser, queries=queries, queue=queue, storage=storage)
     return Services(
         settings=settings,
         engine=engine,
         redis=redis,
         catalog=catalog,
         registry=registry,
+        book=book,
+        health=health,
         storage=storage,
-        links=Links(_secret(settings.link_secret), settings.base_url),
+        links=links,
         checker=checker,
         fetcher=fetcher,
         keys=Keys(engine, _secret(settings.key_pepper), cache_s=settings.key_cache_s),
@@ -199,6 +240,7 @@ def _assemble(
         waiters=waiters,
         queue=queue,
         advancer=advancer,
+        poller=poller,
         retention=retention,
         images=Images(
             settings=settings,
@@ -224,20 +266,9 @@ def _assemble(
     )
 
 
-def _upstream(spec: Any, settings: Settings) -> Upstream:
-    return Upstream(
-        name=spec.name,
-        provider=spec.provider,
-        base_url=spec.base_url,
-        secret=find_secret(spec.secret_env) if spec.secret_env else None,
-        options=spec.options,
-        work_dir=settings.work_dir / spec.name,
-    )
-
-
 def _secret(value: SecretStr | None) -> SecretStr:
     if value is None:
-        raise SettingsError("MEDIAGATE_KEY_PEPPER and MEDIAGATE_LINK_SECRET must be set.")
+        raise SettingsError("MEDIAGATE_KEY_PEPPER, MEDIAGATE_LINK_SECRET and MEDIAGATE_SECRETS_KEY must be set.")
     return value
 
 

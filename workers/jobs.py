@@ -73,4 +73,5 @@ async def keep_house(services: Services) -> None:
     """Remove expired and orphaned files, now and every five minutes."""
     while True:
         await services.retention.run_once()
+        await services.book.purge()
         await asyncio.sleep(HOUSEKEEPING_S)

@@ -12,7 +12,7 @@ from arq.worker import Function, Worker, func
 from app.queue import ADVANCE_JOB, QUEUE_NAME, deserialize_job, make_redis, serialize_job
 from app.settings import Settings, load_settings
 from app.upstreams.protocols import Provider
-from app.wiring import Services, open_services
+from app.wiring import Services, first_look, open_services
 from workers.jobs import Sweep, advance_task, keep_house
 
 log = structlog.get_logger()
@@ -32,9 +32,10 @@ def functions() -> list[Function]:
 async def work(settings: Settings, stop: asyncio.Event, *, providers: Mapping[str, Provider] | None = None) -> None:
     """Run one worker until ``stop`` is set; then finish the steps that run, and hand back the rest."""
     async with open_services(settings, providers=providers) as services:
+        await first_look(services)
         services.start_listening()
         sweep = Sweep(services)
-        services.start(sweep.run, lambda: keep_house(services))
+        services.start(sweep.run, services.poller.run, lambda: keep_house(services))
         log.info("worker.ready", owner=services.lifecycle.owner)
         await _consume(services, stop)
         await _hand_back(services)

@@ -22,7 +22,7 @@ from app.catalog.rows import changing, from_json, rows_of
 from app.catalog.secrets import SecretBox
 from app.catalog.spec import Route, UpstreamSpec
 from app.catalog.upstreams import UpstreamRows, Version
-from app.db import is_transient, once, retried
+from app.db import is_transient, once, retried, sqlstate_of
 from app.errors import MediagateError, SecretDamaged, WrongSecretsKey
 from app.journal import Actor
 from app.settings import find_secret
@@ -32,6 +32,7 @@ from app.upstreams.registry import Account, Registry, RouteEntry, Snapshot
 log = structlog.get_logger(__name__)
 
 WATCH_S = 1.0
+NOT_MIGRATED = "42P01"
 SEED = Actor("seed")
 
 
@@ -170,17 +171,21 @@ class Book:
 
     async def watch(self, registry: Registry, every_s: float = WATCH_S) -> None:
         """Keep the registry up to date until cancelled; seed first, as soon as the database lets us."""
+        trouble = ""
         while True:
             try:
                 if await self.refresh(registry):
                     log.info("upstreams.taken_over", accounts=len(registry.snapshot.accounts))
+                trouble = ""
             except (WrongSecretsKey, SecretDamaged) as error:
                 log.error("upstreams.unreadable", reason=error.reason, what=error.message)
             except Exception as error:
-                if not (isinstance(error, MediagateError) or is_transient(error)):
-                    log.exception("upstreams.watch_failed")
-                else:
-                    log.warning("upstreams.no_database", error=type(error).__name__)
+                if type(error).__name__ != trouble:  # once, not every second
+                    trouble = type(error).__name__
+                    if isinstance(error, MediagateError) or is_transient(error) or sqlstate_of(error) == NOT_MIGRATED:
+                        log.warning("upstreams.postponed", error=trouble)
+                    else:
+                        log.exception("upstreams.watch_failed")
             await asyncio.sleep(every_s)
 
     async def _read(self) -> tuple[int, Snapshot]:

@@ -14,35 +14,50 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from app.catalog.book import Book
-    from app.catalog.routes import RouteInfo
+    from app.catalog.load import Catalog
+    from app.catalog.routes import RouteInfo, RouteRows
     from app.catalog.upstreams import UpstreamInfo
     from app.journal import Actor
     from app.settings import Settings
+    from app.upstreams.protocols import Capabilities
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def with_book(work: Callable[[Book], Awaitable[T]]) -> T:
-    """Run ``work`` with the book, and return what it returns."""
+    """Run ``work`` with the book, and return what it returns. In development a missing key is made."""
 
     async def session(settings: Settings, engine: AsyncEngine) -> T:
-        return await work(open_book(settings, engine))
+        from app.catalog.book import Book
+
+        if settings.secrets_key is None:
+            raise Refused("MEDIAGATE_SECRETS_KEY must be set")
+        catalog, providers = _catalog(settings)
+        book = Book(engine, settings.secrets_key, catalog=catalog, providers=providers, work_dir=settings.work_dir)
+        return await work(book)
+
+    return with_database(session, mint_secrets=True)
+
+
+def with_routes(work: Callable[[RouteRows], Awaitable[T]]) -> T:
+    """Run ``work`` with the routes alone, which need no key, and return what it returns."""
+
+    async def session(settings: Settings, engine: AsyncEngine) -> T:
+        from app.catalog.routes import RouteRows
+
+        return await work(RouteRows(engine, *_catalog(settings)))
 
     return with_database(session)
 
 
-def open_book(settings: Settings, engine: AsyncEngine) -> Book:
-    """Raises: CatalogError, Refused."""
-    from app.catalog.book import Book
+def _catalog(settings: Settings) -> tuple[Catalog, dict[str, Capabilities]]:
+    """Raises: CatalogError."""
     from app.catalog.load import load_catalog
     from app.upstreams.registry import discover
 
-    if settings.secrets_key is None:
-        raise Refused("MEDIAGATE_SECRETS_KEY must be set")
     providers = {name: provider.capabilities for name, provider in discover().items()}
-    catalog = load_catalog(settings.config_dir, providers=providers)
-    return Book(engine, settings.secrets_key, catalog=catalog, providers=providers, work_dir=settings.work_dir)
+    return load_catalog(settings.config_dir, providers=providers), providers
 
 
 def by_whom() -> Actor:

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli.books import by_whom, options_option, route_shown, with_book
+from app.cli.books import by_whom, options_option, route_shown, with_routes
 from app.cli.output import emit, json_option, table
 
 if TYPE_CHECKING:
-    from app.catalog.book import Book
-    from app.catalog.routes import RouteInfo
+    from app.catalog.routes import RouteInfo, RouteRows
 
 OPERATIONS = ("image.generate", "image.edit", "video.generate", "video.edit", "video.remix")
 BRIEF = ("id", "model", "upstream", "upstream_model", "priority", "weight", "enabled", "needs_permission", "operations")
@@ -36,10 +35,10 @@ def routes() -> None:
 def list_routes(model: str | None, as_json: bool) -> None:
     """List the routes of a model, or of all, in the order they are tried."""
 
-    async def work(book: Book) -> list[dict[str, Any]]:
-        return [route_shown(route) for route in await book.routes.list(model)]
+    async def work(routes: RouteRows) -> list[dict[str, Any]]:
+        return [route_shown(route) for route in await routes.list(model)]
 
-    rows = with_book(work)
+    rows = with_routes(work)
     brief = [{name: row[name] for name in BRIEF} for row in rows]
     emit(rows, as_json=as_json, text=table(brief, empty="No such routes."))
 
@@ -71,10 +70,10 @@ def add(
 ) -> None:
     """Let UPSTREAM serve MODEL with its own model UPSTREAM_MODEL."""
 
-    async def work(book: Book) -> RouteInfo:
+    async def work(routes: RouteRows) -> RouteInfo:
         from app.requests import Operation
 
-        return await book.routes.add(
+        return await routes.add(
             model,
             upstream,
             upstream_model,
@@ -87,7 +86,7 @@ def add(
             actor=by_whom(),
         )
 
-    _say(with_book(work), as_json)
+    _say(with_routes(work), as_json)
 
 
 @routes.command("set")
@@ -113,14 +112,14 @@ def set_fields(
 ) -> None:
     """Change a route. Options that are named are replaced (null removes one), others stay."""
 
-    async def work(book: Book) -> RouteInfo:
+    async def work(routes: RouteRows) -> RouteInfo:
         from app.catalog.rows import KEEP
         from app.requests import Operation
 
-        found = await book.routes.find(route, target)
+        found = await routes.find(route, target)
         merged = {**found.entry.options, **options}
         wanted = None if all_operations else [Operation(word) for word in operations]
-        return await book.routes.update(
+        return await routes.update(
             found.id,
             priority=KEEP if priority is None else priority,
             weight=KEEP if weight is None else weight,
@@ -130,7 +129,7 @@ def set_fields(
             actor=by_whom(),
         )
 
-    _say(with_book(work), as_json)
+    _say(with_routes(work), as_json)
 
 
 @routes.command()
@@ -158,21 +157,21 @@ def disable(route: str, target: str | None, as_json: bool) -> None:
 def remove(route: str, target: str | None, as_json: bool) -> None:
     """Remove a route; running tasks go on, and the file does not bring it back."""
 
-    async def work(book: Book) -> RouteInfo:
-        found = await book.routes.find(route, target)
-        return await book.routes.remove(found.id, actor=by_whom())
+    async def work(routes: RouteRows) -> RouteInfo:
+        found = await routes.find(route, target)
+        return await routes.remove(found.id, actor=by_whom())
 
-    removed = with_book(work)
+    removed = with_routes(work)
     text = f"{removed.public_id} is removed: {removed.entry.model} -> {removed.entry.pool}"
     emit(route_shown(removed), as_json=as_json, text=text)
 
 
 def _set_enabled(route: str, target: str | None, is_enabled: bool, as_json: bool) -> None:
-    async def work(book: Book) -> RouteInfo:
-        found = await book.routes.find(route, target)
-        return await book.routes.update(found.id, is_enabled=is_enabled, actor=by_whom())
+    async def work(routes: RouteRows) -> RouteInfo:
+        found = await routes.find(route, target)
+        return await routes.update(found.id, is_enabled=is_enabled, actor=by_whom())
 
-    _say(with_book(work), as_json)
+    _say(with_routes(work), as_json)
 
 
 def _say(route: RouteInfo, as_json: bool) -> None:

@@ -173,12 +173,12 @@ def check(as_json: bool) -> None:
 
 def _routes_in_use(settings: Settings) -> tuple[list[str], str | None]:
     """Return what is wrong with the database's routes; and why they could not be checked, if so."""
-    from app.cli.books import with_book
+    from app.cli.books import with_routes
 
     if settings.database_url is None:
         return [], "no database is set"
     try:
-        return list(with_book(lambda book: book.routes.problems())), None
+        return list(with_routes(lambda routes: routes.problems())), None
     except Exception as error:
         sentence = explain(error)
         if sentence is None:

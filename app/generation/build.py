@@ -7,7 +7,7 @@ from typing import Any
 
 from app.requests import ImageRequest, MediaFile, Operation, VideoRequest
 
-_SHAPE = frozenset({"width", "height", "ratio", "resolution", "duration", "size", "hints"})
+_SHAPE = frozenset({"width", "height", "ratio", "resolution", "duration", "size"})
 
 
 def image_request(request: Mapping[str, Any], inputs: Iterable[MediaFile]) -> ImageRequest:

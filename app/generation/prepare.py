@@ -15,14 +15,15 @@ from app.accounts.keys import Principal
 from app.catalog.load import Catalog
 from app.catalog.model import Choice, Model
 from app.catalog.pricing import Quote
-from app.catalog.spec import Route
-from app.errors import InvalidRequest, ModelNotAllowed, PriceAboveMax, ProviderUnavailable
+from app.errors import InvalidRequest, ModelNotAllowed, PriceAboveMax
 from app.fetch.client import SafeFetcher
+from app.generation.build import image_request, video_request
+from app.generation.route import Router
 from app.intake import Intake, MediaRef, Upload
 from app.media.checks import Checker
-from app.requests import MediaFile, Operation
+from app.requests import ImageRequest, MediaFile, Operation, VideoRequest
 from app.settings import Settings
-from app.upstreams.registry import Registry, pool_name
+from app.upstreams.registry import Registry, RouteEntry
 
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp"})
 MASK_TYPES = frozenset({"image/png"})
@@ -38,14 +39,14 @@ class Prepared:
     choice: Choice
     quote: Quote
     inputs: tuple[MediaFile, ...]
-    route: Route
+    route: RouteEntry
     provider: str
     slots: int
     """Tasks of this pool that may be with the upstream at once."""
 
     @property
     def pool(self) -> str:
-        return pool_name(self.route.upstream, self.route.model)
+        return self.route.pool
 
     def as_request(self, *, source: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return what the task row remembers: enough for any worker to do the work, and to bill it."""
@@ -64,11 +65,19 @@ class Preparer:
     """Turns an `Intake` into a `Prepared`. Holds no state of its own."""
 
     def __init__(
-        self, *, settings: Settings, catalog: Catalog, registry: Registry, fetcher: SafeFetcher, checker: Checker
+        self,
+        *,
+        settings: Settings,
+        catalog: Catalog,
+        registry: Registry,
+        router: Router,
+        fetcher: SafeFetcher,
+        checker: Checker,
     ) -> None:
         self._settings = settings
         self._catalog = catalog
         self._registry = registry
+        self._router = router
         self._fetcher = fetcher
         self._checker = checker
 
@@ -80,11 +89,12 @@ class Preparer:
         *,
         defaults: Mapping[str, Any] | None = None,
         upstream: str | None = None,
+        source: MediaFile | None = None,
     ) -> Prepared:
         """Judge everything and return what may be promised.
 
         ``operation`` is the endpoint's (an input may make it an edit); ``defaults`` stand in for the model's own, such
-        as those of a remix's source; ``upstream`` pins the route.
+        as those of a remix's source; ``upstream`` pins the route, ``source`` is its video.
         Raises: any error of the 400 family, ModelNotFound, ModelNotAllowed, ProviderUnavailable.
         """
         model = self._catalog.pick(intake.fields, operation)
@@ -104,17 +114,11 @@ class Preparer:
         warnings = [*choice.warnings, *_length_warnings(quote)]
         if choice.options.partial_images:
             params["partial_images"] = choice.options.partial_images
-        route = self._route(model, choice.operation, upstream)
-        provider = self._registry.upstream(route.upstream).provider
-        slots = self._registry.slots_of(route.upstream)
-        return Prepared(model, replace(choice, params=params, warnings=warnings), quote, inputs, route, provider, slots)
-
-    def _route(self, model: Model, operation: Operation, upstream: str | None) -> Route:
-        for route in model.routes_for(operation):
-            able = self._registry.provider_of(route.upstream).capabilities.operations
-            if operation in able and upstream in (None, route.upstream):
-                return route
-        raise ProviderUnavailable(f"No upstream serves '{model.id}' for this just now. Try later.", retry_after_s=30)
+        choice = replace(choice, params=params, warnings=warnings)
+        route = await self._router.choose(model.id, neutral_request(choice, inputs, source), params, upstream=upstream)
+        account = self._registry.account(route.upstream)
+        provider = account.by_version[account.newest].provider
+        return Prepared(model, choice, quote, inputs, route, provider, account.concurrency)
 
     async def _inputs(self, principal: Principal, choice: Choice, spool: Path) -> tuple[MediaFile, ...]:
         wanted = [(field, ref, index) for field, refs in choice.media.items() for index, ref in enumerate(refs)]
@@ -175,6 +179,16 @@ class Preparer:
             return MediaFile(path, audio.mime, size, digest, field, duration_s=audio.duration_s)
         video = await self._checker.probe_video(path, param=place)
         return MediaFile(path, video.mime, size, digest, field, video.width, video.height, video.duration_s)
+
+
+def neutral_request(
+    choice: Choice, inputs: tuple[MediaFile, ...], source: MediaFile | None
+) -> ImageRequest | VideoRequest:
+    """Return the request as a provider will see it, for the question whether it can serve it."""
+    request = {"operation": choice.operation.value, "prompt": choice.prompt, "params": choice.params}
+    if choice.operation.kind == "image":
+        return image_request(request, inputs)
+    return video_request(request, inputs, source)
 
 
 async def _all(coroutines: Any) -> list[MediaFile]:

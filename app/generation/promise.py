@@ -69,6 +69,7 @@ class Promiser:
             account_id=principal.account_id,
             token=token,
             status=Status.SUBMITTING,
+            model=prepared.model.id,
             pool=prepared.pool,
             attempt_no=1,
             upstream_id=None,
@@ -77,6 +78,7 @@ class Promiser:
             age_s=0.0,
             is_overdue=False,
             cancel_requested=False,
+            credential=None,
             claimed_at=started_at,
         )
 

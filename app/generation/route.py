@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from random import Random
 from typing import Any
 
-from app.catalog.model import Model
 from app.errors import ProviderUnavailable, UnsupportedParameter
 from app.requests import ImageRequest, VideoRequest
 from app.upstreams.health import Health
@@ -25,25 +24,23 @@ class Router:
         self._random = random or Random()  # noqa: S311 - spreads load, protects nothing
 
     async def choose(
-        self, model: Model, request: ImageRequest | VideoRequest, params: Mapping[str, Any], *, upstream: str | None
+        self, model: str, request: ImageRequest | VideoRequest, params: Mapping[str, Any], *, upstream: str | None
     ) -> RouteEntry:
         """Return the route for a new task. ``upstream`` pins the account.
 
         Raises: UnsupportedParameter when no route can ever serve it, and why; ProviderUnavailable when those that can
         are all cut off just now. A pool that only asked to wait is chosen all the same: the task waits for it.
         """
-        found = capable(
-            self._registry, model.id, request, may_cost_more=bool(params.get(PERMISSION)), upstream=upstream
-        )
+        found = capable(self._registry, model, request, may_cost_more=bool(params.get(PERMISSION)), upstream=upstream)
         if not found.routes:
             if found.reasons:
-                raise UnsupportedParameter(f"No upstream of '{model.id}' can do this: {'; '.join(found.reasons)}.")
-            raise ProviderUnavailable(f"No upstream serves '{model.id}' just now. Try later.", retry_after_s=30)
+                raise UnsupportedParameter(f"No upstream of '{model}' can do this: {'; '.join(found.reasons)}.")
+            raise ProviderUnavailable(f"No upstream serves '{model}' just now. Try later.", retry_after_s=30)
         blocked = await self._health.blocked(route.pool for route in found.routes)
         if all(route.pool in blocked and blocked[route.pool].why == "broken" for route in found.routes):
             soonest = min(blocked[route.pool].seconds for route in found.routes)
             raise ProviderUnavailable(
-                f"The upstreams of '{model.id}' are failing just now. Try again.",
+                f"The upstreams of '{model}' are failing just now. Try again.",
                 retry_after_s=min(int(soonest) + 1, RETRY_MAX_S),
             )
         return ordered(found.routes, blocked, self._random)[0]
@@ -51,7 +48,7 @@ class Router:
     async def elsewhere(
         self, model: str, request: ImageRequest | VideoRequest, params: Mapping[str, Any], *, pool: str
     ) -> RouteEntry | None:
-        """Return another route that is free now, for a task that ``pool`` refused or cannot take; None: there is none."""
+        """Return another route that is free now, for a task that ``pool`` cannot take; None: there is none."""
         found = capable(self._registry, model, request, may_cost_more=bool(params.get(PERMISSION)))
         others = [route for route in found.routes if route.pool != pool]
         blocked = await self._health.blocked(route.pool for route in others)

@@ -129,3 +129,16 @@ class Tasks:
         if not found.is_kept(utcnow()):
             raise ResultExpired(view.public_id)
         return found
+
+    async def input_file(self, public_id: str, name: str) -> StoredFile:
+        """Return an input for the upstream that fetches it; the link's signature was checked.
+
+        Raises: TaskNotFound, FileNotFound, ResultExpired.
+        """
+        view = await self._get(public_id, account_id=None)
+        found = next((file for file in view.files_of("input") if file.id.hex == name), None)
+        if found is None:
+            raise FileNotFound(view.public_id, "such input")
+        if view.deleted_at is not None or not found.is_kept(utcnow()):
+            raise ResultExpired(view.public_id)
+        return found

@@ -7,21 +7,26 @@ from typing import Any
 
 from app.accounts.keys import Principal
 from app.errors import InvalidParameter, InvalidRequest, ResultExpired, TaskNotFound, TaskNotReady
+from app.generation.files import media_file
 from app.generation.prepare import Prepared, Preparer
 from app.generation.promise import Promiser
 from app.intake import Intake
 from app.queue import ArqQueue
-from app.requests import Operation
+from app.requests import MediaFile, Operation
+from app.storage.base import BlobStore
 from app.tasks.queries import StoredFile, TaskQueries, TaskView
 from app.values import find_task_id, utcnow
 
 
 class Videos:
-    def __init__(self, *, preparer: Preparer, promiser: Promiser, queries: TaskQueries, queue: ArqQueue) -> None:
+    def __init__(
+        self, *, preparer: Preparer, promiser: Promiser, queries: TaskQueries, queue: ArqQueue, storage: BlobStore
+    ) -> None:
         self._preparer = preparer
         self._promiser = promiser
         self._queries = queries
         self._queue = queue
+        self._storage = storage
 
     async def submit(self, principal: Principal, intake: Intake) -> TaskView:
         """Promise one video and return its queued task at once.
@@ -60,10 +65,15 @@ class Videos:
                 Operation.VIDEO_REMIX,
                 defaults={"resolution": params["resolution"], "ratio": params["ratio"]},
                 upstream=source.pool.split("/", 1)[0],
+                source=self._video_of(source),
             )
         except InvalidRequest as error:
             error.task_id = source.public_id
             raise
+
+    def _video_of(self, view: TaskView) -> MediaFile | None:
+        video = view.find_file("result")
+        return media_file(video, self._storage) if video is not None else None
 
     async def source_of(self, principal: Principal, public_id: str, intake: Intake) -> TaskView:
         """Return the task a remix would go on from. Raises: as `remix`."""

@@ -18,6 +18,7 @@ SKEW = timedelta(seconds=60)
 """How far our clocks may be apart."""
 
 _KEY_ID = "1"
+_INPUT = re.compile(r"inputs/[0-9a-f]{32}", re.ASCII)
 _EXPIRY = re.compile(r"[0-9]{1,12}", re.ASCII)
 
 
@@ -30,7 +31,7 @@ class Links:
 
     def sign(self, public_task_id: str, kind: str, expires: datetime) -> str:
         """Return a URL that works until ``expires`` (whole seconds, rounded down)."""
-        if kind not in KINDS:
+        if not _is_kind(kind):
             raise ValueError(f"no such kind of file: {kind!r}")
         expiry = str(int(expires.timestamp()))
         signature = self._signature(public_task_id, kind, expiry)
@@ -42,7 +43,7 @@ class Links:
         is_ours = hmac.compare_digest(
             self._signature(public_task_id, kind, expiry).encode(), signature.encode("utf-8", "replace")
         )
-        if not is_ours or query.get("k") != _KEY_ID or kind not in KINDS or not _EXPIRY.fullmatch(expiry):
+        if not is_ours or query.get("k") != _KEY_ID or not _is_kind(kind) or not _EXPIRY.fullmatch(expiry):
             raise SignatureExpired
         if now.timestamp() > int(expiry) + SKEW.total_seconds():
             raise SignatureExpired
@@ -50,3 +51,7 @@ class Links:
     def _signature(self, public_task_id: str, kind: str, expiry: str) -> str:
         signed = "\n".join(("GET", public_task_id, kind, expiry, _KEY_ID))
         return hmac.new(self._secret, signed.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
+
+
+def _is_kind(kind: str) -> bool:
+    return kind in KINDS or _INPUT.fullmatch(kind) is not None

@@ -7,7 +7,7 @@ step stops: somebody else works on the task, or it is settled. The legal moves a
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -45,6 +45,8 @@ class Claimed:
     account_id: int
     token: int
     status: Status
+    model: str
+    """The public model."""
     pool: str
     attempt_no: int
     upstream_id: str | None
@@ -55,6 +57,8 @@ class Claimed:
     is_overdue: bool
     """Past its deadline by the database's clock."""
     cancel_requested: bool
+    credential: int | None
+    """Version of the account's secret that took the task; None: the newest."""
     claimed_at: float
     """Monotonic seconds just before the claim: the lease may be over ``lease_s`` after it, whatever stalled since."""
 
@@ -79,10 +83,14 @@ class Due:
     status: Status
     pool: str
 
+    @property
+    def upstream(self) -> str:
+        return self.pool.split("/", 1)[0]
 
-_RETURNING = """id, account_id, lease_token, status, pool, attempt_no, upstream_id, request, claims,
- extract(epoch FROM clock_timestamp() - created_at)::float8 AS age_s, deadline_at <= clock_timestamp() AS is_overdue,
- cancel_requested_at IS NOT NULL AS cancel_requested"""
+
+_RETURNING = """t.id, t.account_id, t.lease_token, t.status, t.model, t.pool, t.attempt_no, t.upstream_id, t.request,
+ t.claims, t.credential, extract(epoch FROM clock_timestamp() - t.created_at)::float8 AS age_s,
+ t.deadline_at <= clock_timestamp() AS is_overdue, t.cancel_requested_at IS NOT NULL AS cancel_requested"""
 
 
 class Lifecycle:
@@ -94,7 +102,7 @@ class Lifecycle:
         self.lease_s = lease_s
 
     async def claim_queued(
-        self, pool: str, *, provider: str, slots: int, deadline_s: float, only: UUID | None = None
+        self, pool: str, *, provider: str, credential: int, slots: int, deadline_s: float, only: UUID | None = None
     ) -> Claimed | None:
         """Claim the best-ranked queued task of the pool (or ``only`` it) and write its attempt row, in one transaction.
 
@@ -109,27 +117,61 @@ class Lifecycle:
                  ORDER BY rank LIMIT 1 FOR UPDATE SKIP LOCKED),
                u AS (UPDATE tasks t SET status = 'submitting', lease_owner = $4, lease_token = t.lease_token + 1,
                  claims = t.claims + 1, attempt_no = t.attempt_no + 1, started_at = coalesce(t.started_at, now()),
-                 wake_at = now() + $5 * interval '1 second', deadline_at = now() + $6 * interval '1 second'
+                 wake_at = now() + $5 * interval '1 second', deadline_at = now() + $6 * interval '1 second',
+                 credential = $8
                  FROM c WHERE t.id = c.id RETURNING t.*),
                a AS (INSERT INTO task_attempts (task_id, attempt_no, provider, client_token)
                  SELECT id, attempt_no, $7, id || ':' || attempt_no FROM u)
-               SELECT {_RETURNING} FROM u""",  # noqa: S608 - fixed columns
-            (pool, only, slots, self.owner, self.lease_s, deadline_s, provider),
+               SELECT {_RETURNING} FROM u t""",  # noqa: S608 - fixed columns
+            (pool, only, slots, self.owner, self.lease_s, deadline_s, provider, credential),
         )
 
     async def claim_due(self, task_id: UUID) -> Claimed | None:
         """Claim a task that is past `queued` and due: for its next poll, or because its worker died."""
         return await self._claim(
-            f"""UPDATE tasks SET lease_owner = $2, lease_token = lease_token + 1, claims = claims + 1,
+            f"""UPDATE tasks t SET lease_owner = $2, lease_token = lease_token + 1, claims = claims + 1,
               wake_at = now() + $3 * interval '1 second'
              WHERE id = $1 AND settled_at IS NULL AND status <> 'queued' AND wake_at <= now() RETURNING {_RETURNING}""",  # noqa: S608
             (task_id, self.owner, self.lease_s),
         )
 
+    async def claim_running(self, *, limit: int, but: Collection[str] = ()) -> list[Claimed]:
+        """Claim running tasks whose poll is due, the most overdue first, in one statement. ``but``: not of these."""
+        claimed_at = time.monotonic()
+        rows = await db.once(
+            self._engine,
+            f"""WITH c AS (SELECT id FROM tasks WHERE status = 'running' AND settled_at IS NULL AND wake_at <= now()
+                 AND NOT split_part(pool, '/', 1) = ANY($4::text[]) ORDER BY wake_at LIMIT $3 FOR UPDATE SKIP LOCKED)
+               UPDATE tasks t SET lease_owner = $1, lease_token = t.lease_token + 1, claims = t.claims + 1,
+                 wake_at = now() + $2 * interval '1 second' FROM c WHERE t.id = c.id RETURNING {_RETURNING}""",  # noqa: S608
+            (self.owner, self.lease_s, limit, list(but)),
+        )
+        return [_claimed(row, claimed_at) for row in rows]
+
+    async def all_progressed(self, steps: Sequence[tuple[Claimed, int | None, float]]) -> set[UUID]:
+        """Write many "still running" at once: (task, percent, seconds to the next poll). Returns which were ours."""
+        rows = await db.retried(
+            lambda: db.once(
+                self._engine,
+                """UPDATE tasks t SET claims = 0, lease_owner = NULL,
+                  progress = greatest(t.progress, least(coalesce(s.percent, 0), 99)),
+                  wake_at = now() + s.wake_s * interval '1 second'
+                 FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::float8[]) s(id, token, percent, wake_s)
+                 WHERE t.id = s.id AND t.lease_token = s.token AND t.settled_at IS NULL RETURNING t.id""",
+                (
+                    [task.id for task, _, _ in steps],
+                    [task.token for task, _, _ in steps],
+                    [percent for _, percent, _ in steps],
+                    [wake_s for _, _, wake_s in steps],
+                ),
+            )
+        )
+        return {UUID(str(row["id"])) for row in rows}
+
     async def claim_ending(self, task_id: UUID) -> Claimed | None:
         """Claim a queued task that is not to be sent any more: past its deadline, or cancelled while it was tried."""
         return await self._claim(
-            f"""UPDATE tasks SET lease_owner = $2, lease_token = lease_token + 1
+            f"""UPDATE tasks t SET lease_owner = $2, lease_token = lease_token + 1
              WHERE id = $1 AND status = 'queued' AND (deadline_at <= now() OR cancel_requested_at IS NOT NULL)
              RETURNING {_RETURNING}""",  # noqa: S608
             (task_id, self.owner),
@@ -162,22 +204,56 @@ class Lifecycle:
         )
 
     async def refused(
-        self, task: Claimed, *, error: str, http_status: int | None, wake_s: float, queue_s: float
+        self,
+        task: Claimed,
+        *,
+        error: str,
+        http_status: int | None,
+        wake_s: float,
+        queue_s: float,
+        pool: str | None = None,
     ) -> None:
-        """Certainly not accepted: back to the queue, until ``queue_s`` after the task was created."""
+        """Certainly not accepted: back to the queue, until ``queue_s`` after the task was created.
+
+        ``pool``: where it goes next, when another upstream can take it.
+        """
         await self._move(
             task,
             """status = 'queued', lease_owner = NULL, claims = 0, deadline_at = created_at + $5 * interval '1 second',
+               pool = coalesce($7, pool),
                wake_at = least(now() + $4 * interval '1 second', created_at + $5 * interval '1 second')""",
-            (error, wake_s, queue_s, http_status),
+            (error, wake_s, queue_s, http_status, pool),
             attempt="state = 'refused', error = $3, http_status = $6, resolved_at = now()",
         )
 
-    async def uncertain(self, task: Claimed, *, error: str, http_status: int | None, wake_s: float) -> None:
-        """Sent, outcome unknown. The lease ends; the task is looked into again in ``wake_s``."""
+    async def postpone(self, task_id: UUID, *, wake_s: float, pool: str | None = None) -> None:
+        """Let a queued task wait, or line up at another upstream, without an attempt."""
+        await db.once(
+            self._engine,
+            """UPDATE tasks SET pool = coalesce($3, pool),
+              wake_at = least(now() + $2 * interval '1 second', deadline_at) WHERE id = $1 AND status = 'queued'""",
+            (task_id, wake_s, pool),
+        )
+
+    async def note_cost(self, task: Claimed, *, micros: int, currency: str) -> None:
+        """Keep what the upstream charged us for this attempt, whatever became of it."""
+        await db.once(
+            self._engine,
+            "UPDATE task_attempts SET upstream_cost = $3, cost_currency = $4 WHERE task_id = $1 AND attempt_no = $2",
+            (task.id, task.attempt_no, micros, currency),
+        )
+
+    async def uncertain(
+        self, task: Claimed, *, error: str, http_status: int | None, wake_s: float, is_progress: bool = False
+    ) -> None:
+        """Sent, outcome unknown. The lease ends; the task is looked into again in ``wake_s``.
+
+        ``is_progress``: looking again is no sign of poison; the deadline ends it.
+        """
+        claims = "0" if is_progress else "claims"
         await self._move(
             task,
-            "status = 'uncertain', lease_owner = NULL, wake_at = now() + $4 * interval '1 second'",
+            f"status = 'uncertain', lease_owner = NULL, claims = {claims}, wake_at = now() + $4 * interval '1 second'",
             (error, wake_s, http_status),
             attempt="state = 'uncertain', error = $3, http_status = $5",
         )
@@ -251,12 +327,12 @@ class Lifecycle:
     async def overdue(self, *, grace_s: float, known: Collection[UUID] = (), limit: int = 200) -> list[Due]:
         """Return open tasks whose step should have begun ``grace_s`` ago: their message was lost, or their worker.
 
-        Of the queued ones only the first few of each pool, as any number may wait for a place, and those that must end.
-        ``known`` are left out.
+        The running ones are the poller's. Of the queued ones only the first few of each pool, as any number may wait
+        for a place, and those that must end. ``known`` are left out.
         """
         rows = await db.once(
             self._engine,
-            """(SELECT id, status, pool FROM tasks WHERE settled_at IS NULL AND status <> 'queued'
+            """(SELECT id, status, pool FROM tasks WHERE settled_at IS NULL AND status NOT IN ('queued', 'running')
                  AND wake_at <= now() - $1 * interval '1 second' AND NOT id = ANY($2::uuid[]) ORDER BY wake_at LIMIT $3)
               UNION ALL
                (SELECT id, status, pool FROM tasks WHERE status = 'queued' AND NOT id = ANY($2::uuid[])
@@ -300,6 +376,7 @@ def _claimed(row: Mapping[str, Any], claimed_at: float) -> Claimed:
         account_id=row["account_id"],
         token=row["lease_token"],
         status=Status(row["status"]),
+        model=row["model"],
         pool=row["pool"],
         attempt_no=row["attempt_no"],
         upstream_id=row["upstream_id"],
@@ -308,5 +385,6 @@ def _claimed(row: Mapping[str, Any], claimed_at: float) -> Claimed:
         age_s=row["age_s"],
         is_overdue=row["is_overdue"],
         cancel_requested=row["cancel_requested"],
+        credential=row["credential"],
         claimed_at=claimed_at,
     )

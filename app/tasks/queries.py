@@ -186,7 +186,8 @@ class TaskQueries:
         """Return the task's attempts, oldest first: the operator's timeline."""
         rows = await db.once(
             self._engine,
-            """SELECT attempt_no, provider, state, upstream_id, http_status, error, sent_at, resolved_at
+            """SELECT attempt_no, provider, state, upstream_id, upstream_cost, cost_currency, http_status, error,
+              sent_at, resolved_at, late_at, extract(epoch FROM clock_timestamp() - sent_at)::float8 AS age_s
              FROM task_attempts WHERE task_id = $1 ORDER BY attempt_no""",
             (task_id,),
         )

@@ -27,6 +27,7 @@ from app.upstreams.protocols import (
     UpstreamOutcomeUnknown,
     UpstreamRejected,
 )
+from app.upstreams.wording import cleaned
 from app.values import utcnow
 
 MIB = 1024 * 1024
@@ -49,7 +50,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A complete answer. ``document`` is the JSON, with base64 values diverted to files; None when it was not JSON."""
+    """A complete answer.
+
+    ``document`` is the JSON, with base64 values diverted to files; None without a body, or when an error's was no JSON.
+    """
 
     status: int
     headers: Mapping[str, str]
@@ -230,6 +234,8 @@ class UpstreamHttp:
                 skip_auto_headers=("User-Agent",),
                 headers={"User-Agent": "mediagate"},
             )
+            # aiohttp would send a GET, PUT or DELETE again by itself when a kept connection ends before the head.
+            self._session._retry_connection = False
         return self._session
 
 
@@ -241,9 +247,9 @@ def lost(phase: Phase, what: str) -> UpstreamError:
 def default_error(answer: Answer, phase: Phase, *, said: str | None = None) -> UpstreamError:
     """Return the common reading of an answer that is not 2xx; ``said`` is the upstream's own word for our log.
 
-    A provider looks into the body first, and asks this for what it does not know.
+    A provider looks into the body first, and asks this for what it does not know. The message is cleaned.
     """
-    status, note = answer.status, f"status {answer.status}: {said or answer.text[:200]}"
+    status, note = answer.status, f"status {answer.status}: {cleaned(said or answer.text) or 'no words'}"
     if status == 429:
         return UpstreamBusy(note, retry_after_s=answer.retry_after_s, http_status=status)
     if status in (401, 402, 403):
@@ -295,10 +301,14 @@ async def _read_answer(
             return Answer(response.status, headers, None, text)
     place = folder or Path("/nonexistent")
     scanner = JsonScanner(place, keys=divert, value_bytes=limits.value_bytes, document_bytes=limits.document_bytes)
+    has_body = False
     try:
         with scanner:
             async for piece in response.content.iter_chunked(PIECE):
+                has_body = True
                 scanner.push(piece)
+            if not has_body:  # 204, and what means the same
+                return Answer(response.status, headers, None, "")
             scanned = scanner.finish()
     except ScanError as error:
         raise lost(phase, f"status {response.status}, unreadable: {type(error).__name__}") from None

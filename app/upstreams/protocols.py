@@ -149,10 +149,11 @@ class SubmitFinder(Protocol):
     """For ``SubmitSafety.LISTABLE``: tells whether a submit of unknown outcome arrived."""
 
     async def find_submitted(self, request: VideoRequest, call: Call, sent_at: datetime) -> UpstreamJob | None:
-        """Return the job that this attempt made, if the upstream's list shows exactly one that fits; else None.
+        """Return the job that this attempt made; None when the list proves that there is none so far.
 
         Matches the client token where it was sent, else model, prompt and a creation time within 2 minutes of
-        ``sent_at``. Raises: UpstreamError when the list could not be read.
+        ``sent_at``. None, repeated until it can no longer appear, lets the task be sent anew. Raises: UpstreamError
+        when the list could not be read, when several jobs fit, or when a record does not tell yet whether it fits.
         """
 
 

@@ -18,11 +18,11 @@ from app.providers.apimart import provider
 from app.providers.apimart.adapter import ApimartProvider
 from app.requests import ImageRequest, MediaFile, Operation, VideoRequest
 from app.settings import Settings
+from app.upstreams.contract.harness import SECRET
 from app.upstreams.http import UpstreamHttp
 from app.upstreams.protocols import Call, PublicUrl, Upstream
 from tests.providers.calls import make_call, no_public_url
 from tests.providers.fakes.apimart import FakeApimart, png
-from tests.providers.harness import SECRET
 
 QUICK: Mapping[str, Any] = {"image_poll_s": 0.001, "image_wait_s": 0.25}
 

@@ -16,6 +16,7 @@ from app.providers.ark import provider as make_provider
 from app.providers.ark.adapter import ArkProvider
 from app.requests import MediaFile, Operation, VideoRequest
 from app.settings import Settings
+from app.upstreams.contract.harness import SECRET
 from app.upstreams.http import UpstreamHttp
 from app.upstreams.protocols import (
     Call,
@@ -27,14 +28,13 @@ from app.upstreams.protocols import (
 )
 from tests.providers.calls import make_call
 from tests.providers.fakes.ark import MODEL, FakeArk
-from tests.providers.harness import SECRET
 
 FIRST = "task:1"
 PNG = b"\x89PNG\r\n\x1a\n" + b"pixels" * 50
 
 
 class ArkHarness:
-    """See `tests.providers.harness.Harness`."""
+    """See `app.upstreams.contract.harness.Harness`."""
 
     image_model = None
     video_model = MODEL

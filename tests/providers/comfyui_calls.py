@@ -17,11 +17,11 @@ from app.fetch.client import SafeFetcher
 from app.providers.comfyui import provider
 from app.providers.comfyui.adapter import ComfyuiProvider
 from app.settings import Settings
+from app.upstreams.contract.harness import SECRET
 from app.upstreams.http import UpstreamHttp
 from app.upstreams.protocols import Call, Upstream
 from tests.providers.calls import make_call
 from tests.providers.fakes.comfyui import FakeComfyui
-from tests.providers.harness import SECRET
 
 QUICK: Mapping[str, Any] = {"image_poll_s": 0.001, "image_wait_s": 0.25}
 

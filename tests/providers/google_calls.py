@@ -17,11 +17,11 @@ from app.providers.google import provider
 from app.providers.google.adapter import GoogleProvider
 from app.requests import ImageRequest, MediaFile, Operation, VideoRequest
 from app.settings import Settings
+from app.upstreams.contract.harness import SECRET
 from app.upstreams.http import UpstreamHttp
 from app.upstreams.protocols import Call, Upstream
 from tests.providers.calls import make_call
 from tests.providers.fakes.google import PROJECT, FakeGoogle, png
-from tests.providers.harness import SECRET
 
 IMAGE_MODEL = "gemini-3-pro-image"
 VIDEO_MODEL = "veo-3.1-fast-generate-001"

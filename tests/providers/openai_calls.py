@@ -15,12 +15,12 @@ from app.fetch.client import SafeFetcher
 from app.providers.openai.adapter import OpenAIProvider
 from app.requests import ImageRequest, MediaFile, Operation, VideoRequest
 from app.settings import Settings
+from app.upstreams.contract.harness import SECRET, SUBMIT_BEHAVIOURS
 from app.upstreams.http import UpstreamHttp
 from app.upstreams.protocols import Call, Provider, PublicUrl, Upstream
 from tests.providers.calls import make_call, no_public_url
 from tests.providers.fakes.openai import FakeOpenAI
 from tests.providers.fakes.openai_data import Style
-from tests.providers.harness import SECRET, SUBMIT_BEHAVIOURS
 
 
 @dataclass

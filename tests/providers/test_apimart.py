@@ -14,6 +14,7 @@ import structlog
 from app.providers.apimart import provider
 from app.providers.apimart.given import GivenUrls, prune
 from app.requests import Operation
+from app.upstreams.contract.harness import SECRET
 from app.upstreams.protocols import (
     Cost,
     ImageGenerator,
@@ -32,7 +33,6 @@ from app.upstreams.protocols import (
 )
 from tests.providers.apimart_calls import ApimartHarness, Desk, image_request, stand_in, video_request
 from tests.providers.fakes.apimart import FILM, Refused, png
-from tests.providers.harness import SECRET
 
 EDIT, REMIX = Operation.VIDEO_EDIT, Operation.VIDEO_REMIX
 

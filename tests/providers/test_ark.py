@@ -13,6 +13,7 @@ import pytest
 
 from app.providers.ark import provider as make_provider
 from app.requests import MediaFile, Operation
+from app.upstreams.contract.harness import SECRET, Harness
 from app.upstreams.protocols import (
     Finished,
     Picky,
@@ -31,7 +32,6 @@ from app.upstreams.protocols import (
 from tests.providers.ark_calls import PNG, ArkHarness, Desk, film, open_desk, public_url
 from tests.providers.calls import make_call
 from tests.providers.fakes.ark import FAST, MODEL, VIDEO, Refuse, judge
-from tests.providers.harness import SECRET, Harness
 
 
 def harness() -> Harness:

@@ -14,6 +14,7 @@ from app.providers.comfyui import provider
 from app.providers.comfyui.adapter import job_id
 from app.providers.comfyui.graph import Binding, load
 from app.requests import MediaFile, Operation
+from app.upstreams.contract.harness import SECRET
 from app.upstreams.protocols import (
     Finished,
     ImageGenerator,
@@ -31,7 +32,6 @@ from app.upstreams.protocols import (
 from tests.providers.apimart_calls import image_request, stand_in, video_request
 from tests.providers.comfyui_calls import BINDINGS, ComfyuiHarness, Desk, write_graphs
 from tests.providers.fakes.apimart import FILM, png
-from tests.providers.harness import SECRET
 
 FRAME = {"generation_type": "frame"}
 

@@ -10,6 +10,7 @@ import pytest
 
 from app.providers.comfyui import provider
 from app.providers.comfyui.adapter import job_id
+from app.upstreams.contract.harness import SECRET
 from app.upstreams.protocols import (
     Progress,
     UpstreamBusy,
@@ -22,7 +23,6 @@ from tests.providers.apimart_calls import image_request, video_request
 from tests.providers.comfyui_calls import Desk
 from tests.providers.fakes.apimart import png
 from tests.providers.fakes.comfyui import NO_MEMORY
-from tests.providers.harness import SECRET
 
 
 @pytest.fixture

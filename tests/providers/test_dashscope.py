@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from app.providers.dashscope import provider as make_provider
 from app.providers.dashscope.uploads import INLINE_BYTES
 from app.requests import MediaFile, Operation
+from app.upstreams.contract.harness import SECRET, Harness
 from app.upstreams.protocols import (
     Finished,
     Picky,
@@ -34,7 +35,6 @@ from app.upstreams.protocols import (
 from tests.providers.dashscope_calls import PNG, DashScopeHarness, Desk, film, open_desk, public_url
 from tests.providers.fakes.ark import VIDEO
 from tests.providers.fakes.dashscope import MODEL
-from tests.providers.harness import SECRET, Harness
 
 
 def harness() -> Harness:

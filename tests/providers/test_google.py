@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from app.providers.google.api import Api, is_operation_name
 from app.providers.google.errors import cleaned
 from app.upstreams import wording
+from app.upstreams.contract.harness import POLL_BEHAVIOURS, SECRET, SUBMIT_BEHAVIOURS, Harness
 from app.upstreams.protocols import (
     Picky,
     Progress,
@@ -37,7 +38,6 @@ from tests.providers.google_calls import (
     GoogleHarness,
     video_request,
 )
-from tests.providers.harness import POLL_BEHAVIOURS, SECRET, SUBMIT_BEHAVIOURS, Harness
 
 # The SDK derives from aiohttp's session.
 pytestmark = pytest.mark.filterwarnings("ignore:Inheritance class:DeprecationWarning")

@@ -11,6 +11,7 @@ import pytest
 
 from app.providers.google.adapter import GoogleProvider
 from app.providers.google.images import MASK_WORDS, MAX_INPUTS
+from app.upstreams.contract.harness import SECRET
 from app.upstreams.protocols import (
     Cost,
     Upstream,
@@ -34,7 +35,6 @@ from tests.providers.fakes.google import (
     retry_info,
 )
 from tests.providers.google_calls import AGENT, BEARER, IMAGE_MODEL, Desk, image_request
-from tests.providers.harness import SECRET
 
 
 @pytest.fixture

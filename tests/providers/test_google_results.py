@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from app.upstreams.contract.harness import SECRET
 from app.upstreams.protocols import (
     Finished,
     Progress,
@@ -28,7 +29,6 @@ from tests.providers.google_calls import (
     Desk,
     video_request,
 )
-from tests.providers.harness import SECRET
 
 SHAPES = pytest.mark.parametrize("options", [AGENT, BEARER, GEMINI], ids=["express", "bearer", "gemini"])
 

@@ -11,6 +11,7 @@ import pytest
 
 from app.providers.google.adapter import GoogleProvider
 from app.requests import Operation, VideoRequest
+from app.upstreams.contract.harness import SECRET
 from app.upstreams.protocols import (
     Upstream,
     UpstreamBusy,
@@ -32,7 +33,6 @@ from tests.providers.google_calls import (
     remix_request,
     video_request,
 )
-from tests.providers.harness import SECRET
 
 SHAPES = pytest.mark.parametrize("options", [AGENT, BEARER, GEMINI], ids=["express", "bearer", "gemini"])
 

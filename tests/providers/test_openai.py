@@ -12,10 +12,10 @@ import pytest
 
 from app.providers.openai import provider
 from app.requests import Operation
+from app.upstreams.contract.harness import SECRET, Harness
 from app.upstreams.protocols import ImageGenerator, Picky, SubmitSafety, VideoCanceller, VideoSubmitter
 from tests.providers.fakes.openai import FakeOpenAI
 from tests.providers.fakes.openai_data import MP4, PNG
-from tests.providers.harness import SECRET, Harness
 from tests.providers.openai_calls import OpenAIHarness
 
 # The SDK calls all of its Videos API deprecated: the hosted service has ended.

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from app.upstreams.contract.harness import SECRET
 from app.upstreams.protocols import (
     UpstreamBusy,
     UpstreamDenied,
@@ -18,7 +19,6 @@ from app.upstreams.protocols import (
     UpstreamOutcomeUnknown,
     UpstreamRejected,
 )
-from tests.providers.harness import SECRET
 from tests.providers.openai_calls import Desk, close_desk, image_request, open_desk, video_request
 
 LEAKY = (

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from app.requests import MediaFile
+from app.upstreams.contract.harness import SECRET
 from app.upstreams.protocols import (
     Cost,
     Upstream,
@@ -22,7 +23,6 @@ from app.upstreams.protocols import (
     UpstreamOutcomeUnknown,
 )
 from tests.providers.fakes.openai_data import PNG, Style, picture
-from tests.providers.harness import SECRET
 from tests.providers.openai_calls import Desk, close_desk, image_request, open_desk
 
 RELAY = Style(is_strict=False)

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from app.providers.openai.adapter import OpenAIProvider
 from app.requests import MediaFile, Operation
+from app.upstreams.contract.harness import SECRET
 from app.upstreams.protocols import (
     Cost,
     Finished,
@@ -26,7 +27,6 @@ from app.upstreams.protocols import (
     UpstreamRejected,
 )
 from tests.providers.fakes.openai_data import MP4, Style
-from tests.providers.harness import SECRET
 from tests.providers.openai_calls import Desk, close_desk, image_request, open_desk, video_request
 
 

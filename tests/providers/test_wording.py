@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from app.upstreams.contract.harness import SECRET
 from app.upstreams.wording import MAX_CHARS, cleaned, refusal
-from tests.providers.harness import SECRET
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from app.errors import (
     WrongSecretsKey,
 )
 from app.journal import Actor
+from app.migrate import migrate
 from app.requests import Operation
 from app.upstreams.protocols import Capabilities, SubmitSafety
 from app.upstreams.registry import Registry, UnknownUpstream
@@ -272,6 +273,28 @@ async def test_the_watch_seeds_and_follows_until_it_is_cancelled(book: Book, mak
     assert {"demo", "second"} <= set(noticing.snapshot.accounts)
     assert not watch.done()
     watch.cancel()
+
+
+async def test_a_watch_waits_for_the_migration_and_says_so_once(
+    fresh_database: Callable[..., str], catalog: Catalog, tmp_path: Path, logged: io.StringIO
+):
+    url = fresh_database()
+    engine = make_engine(url, role=None, pooled=False)
+    book = Book(engine, SECRETS_KEY, catalog=catalog, providers=PROVIDERS, work_dir=tmp_path)
+    registry = Registry({})
+    watch = asyncio.create_task(book.watch(registry, every_s=0.01))
+
+    async with asyncio.timeout(30):
+        while "upstreams.postponed" not in logged.getvalue():  # noqa: ASYNC110 - the log has no event to wait for
+            await asyncio.sleep(0.01)
+        await migrate(url)
+        while "demo" not in registry.snapshot.accounts:  # noqa: ASYNC110 - the same
+            await asyncio.sleep(0.01)
+
+    watch.cancel()
+    await engine.dispose()
+    assert logged.getvalue().count("upstreams.postponed") == 1
+    assert "watch_failed" not in logged.getvalue()
 
 
 async def test_an_account_is_changed_drained_and_enabled(book: Book):

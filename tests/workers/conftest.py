@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,8 @@ from app.intake import Intake
 from app.requests import Operation
 from app.settings import Settings
 from app.tasks.queries import TaskView
-from app.wiring import Services, open_services
-from tests.factories import PEPPER, make_account, make_key
+from app.wiring import Services, first_look, open_services
+from tests.factories import PEPPER, SECRETS_KEY, make_account, make_key
 from tests.fakes import FakeProvider
 
 CONFIG = Path(__file__).parents[2] / "config"
@@ -31,7 +31,7 @@ def fake() -> FakeProvider:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, database_url: str, redis_url: str) -> Settings:
+def settings(tmp_path: Path, fresh_database: Callable[..., str], redis_url: str) -> Settings:
     """Short leases and waits; the models of the real catalogue, routed to the fake upstream."""
     config = tmp_path / "config"
     config.mkdir()
@@ -40,11 +40,12 @@ def settings(tmp_path: Path, database_url: str, redis_url: str) -> Settings:
     (config / "models.yaml").write_text(re.sub(r"upstream: demo", f"upstream: {pool}", models))
     (config / "upstreams.yaml").write_text(f"upstreams:\n  {pool}:\n    provider: fake\n    concurrency: 8\n")
     return Settings(
-        database_url=database_url,
+        database_url=fresh_database(migrated=True),  # accounts and routes are rows: each test has its own
         redis_url=redis_url,
         data=tmp_path / "data",
         config_dir=config,
         key_pepper=PEPPER,
+        secrets_key=SECRETS_KEY,
         link_secret="a secret that only tests use, 40 letters..",
         lease_s=30,
         sweep_s=0.1,
@@ -57,6 +58,7 @@ def settings(tmp_path: Path, database_url: str, redis_url: str) -> Settings:
 async def services(settings: Settings, fake: FakeProvider) -> AsyncIterator[Services]:
     async with AsyncExitStack() as stack:
         services = await stack.enter_async_context(open_services(settings, providers={"fake": fake}))
+        await first_look(services)
         services.start_listening()
         yield services
 

@@ -91,6 +91,14 @@ async def read_file(
     return send_file(request, services, file, task_id=public_id)
 
 
+@router.head("/{public_id}/inputs/{name}", include_in_schema=False)
+@router.get("/{public_id}/inputs/{name}", include_in_schema=False)
+async def read_input(public_id: str, name: str, request: Request, services: ServicesDep) -> Response:
+    """For upstreams that fetch their inputs by URL: only by a signature of ours."""
+    services.links.verify(public_id, f"inputs/{name}", request.query_params, utcnow())
+    return send_file(request, services, await services.tasks.input_file(public_id, name), task_id=public_id)
+
+
 def send_file(request: Request, services: Services, file: StoredFile, *, task_id: str) -> Response:
     """Answer with a stored file. Raises: ResultExpired, ResultUnavailable, RangeNotSatisfiable."""
     note_task(request, task_id)

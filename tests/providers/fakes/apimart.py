@@ -17,7 +17,7 @@ from typing import Any
 from aiohttp import web
 from PIL import Image
 
-from tests.providers.harness import SECRET, SUBMIT_BEHAVIOURS
+from app.upstreams.contract.harness import SECRET, SUBMIT_BEHAVIOURS
 
 VERSION = "2026-07-27"
 FILM = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isomiso2" + b"film" * 64

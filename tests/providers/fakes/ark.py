@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.providers.harness import POLL_BEHAVIOURS, SECRET
+from app.upstreams.contract.harness import POLL_BEHAVIOURS, SECRET
 
 MODEL = "doubao-seedance-2-0-260128"
 FAST = "doubao-seedance-2-0-fast-260128"

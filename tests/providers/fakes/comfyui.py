@@ -12,8 +12,8 @@ from uuid import UUID
 
 from aiohttp import web
 
+from app.upstreams.contract.harness import SECRET, SUBMIT_BEHAVIOURS
 from tests.providers.fakes.apimart import FILM, Seen, cut_short, png
-from tests.providers.harness import SECRET, SUBMIT_BEHAVIOURS
 
 NODES = {
     "CLIPTextEncode": {"text"},

@@ -11,8 +11,8 @@ from typing import Any
 
 from aiohttp import web
 
+from app.upstreams.contract.harness import POLL_BEHAVIOURS, SECRET
 from tests.providers.fakes.ark import VIDEO, cut, cut_short
-from tests.providers.harness import POLL_BEHAVIOURS, SECRET
 
 MODEL = "happyhorse-1.0"
 KINDS = ("t2v", "i2v", "r2v", "video-edit")

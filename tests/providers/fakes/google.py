@@ -18,8 +18,8 @@ import av
 from aiohttp import web
 from PIL import Image
 
+from app.upstreams.contract.harness import SECRET
 from tests.providers.fakes.google_rules import Refused, camel, check_image, check_video
-from tests.providers.harness import SECRET
 
 PROJECT = "acme-media"
 IMAGE_MODELS = ("gemini-3-pro-image", "gemini-3.1-flash-image")

@@ -1,4 +1,4 @@
-"""A proxy before a fake upstream that spoils an answer: of the submit that was accepted, or of the poll after it."""
+"""A proxy before a fake upstream that spoils one answer: of the submit that was accepted, or of what is asked later."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ SPOILT = (
     "cut",  # the connection ends before the answer
     "short",  # the connection ends within the body
     "huge",  # more than any answer may hold
+    "empty",
     "html",
     "malformed",
     "nested",  # deeper than any answer may be
@@ -28,6 +29,7 @@ SPOILT = (
 )
 SMALL = Limits(read_s=0.4, total_s=0.6, document_bytes=64 * 1024, value_bytes=64 * 1024)
 BODIES = {
+    "empty": (b"", "application/json"),
     "html": (b"<html><h1>It works!</h1></html>", "text/html"),
     "malformed": (b'{"id": "task_1", "data": [', "application/json"),
     "nested": (b"[" * 30_000 + b"]" * 30_000, "application/json"),
@@ -57,7 +59,7 @@ class Meddler:
     count: Callable[[], int]
     """How many submits the fake accepted."""
     spoil: str
-    where: Literal["submit", "poll"]
+    where: Literal["submit", "later"]
     spoilt: int = 0
     url: str = ""
     _released: asyncio.Event = field(default_factory=asyncio.Event)
@@ -81,18 +83,20 @@ class Meddler:
             await self._client.close()
 
     async def _pass(self, request: web.Request) -> web.StreamResponse:
-        assert self._client is not None
+        client = self._client
+        if client is None:
+            raise RuntimeError("start first")
         before = self.count()
         url = URL(self.target).origin().join(URL(request.raw_path, encoded=True))
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP}
         body = await request.read()
-        async with self._client.request(
+        async with client.request(
             request.method, url, headers=headers, data=body or None, allow_redirects=False
         ) as answer:
             content = await answer.read()
             is_accepted = self.count() > before
             wanted = is_accepted if self.where == "submit" else before > 0
-            if wanted and (not self.spoilt or self.spoil == "cut"):  # a GET that was cut off is sent again by aiohttp
+            if wanted and not self.spoilt:
                 self.spoilt += 1
                 return await self._spoil(request)
             kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP}
@@ -105,8 +109,7 @@ class Meddler:
         if self.spoil in ("slow", "cut"):
             if self.spoil == "slow":
                 await self._released.wait()
-            assert request.transport is not None
-            request.transport.close()
+            _close(request)
             return web.Response()
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         if self.spoil == "short":
@@ -115,8 +118,7 @@ class Meddler:
         try:
             await response.write(b'{"data": "')
             if self.spoil == "short":
-                assert request.transport is not None
-                request.transport.close()
+                _close(request)
             elif self.spoil == "huge":
                 for _ in range(64):
                     await response.write(b"a" * 4096)
@@ -126,7 +128,7 @@ class Meddler:
                     await response.write(b"a")
                     await self._pause(0.02)
         except (ConnectionError, aiohttp.ClientConnectionError):
-            pass  # the client has had enough
+            return response  # the client has had enough
         return response
 
     async def _pause(self, seconds: float) -> None:
@@ -134,3 +136,8 @@ class Meddler:
             await asyncio.wait_for(self._released.wait(), seconds)
         except TimeoutError:
             return
+
+
+def _close(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.close()

@@ -1,0 +1,89 @@
+"""Which route a request takes: capability first, then health, then priority and weight."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+from app.requests import ImageRequest, Operation, VideoRequest
+from app.upstreams.health import Blocked
+from app.upstreams.protocols import Upstream
+from app.upstreams.registry import Account, Registry, RouteEntry, Snapshot
+from app.upstreams.routing import capable, ordered
+from tests.fakes import FakeProvider
+
+IMAGE = ImageRequest(Operation.IMAGE_GENERATE, "a fox", 64, 64, "1:1", "standard")
+
+
+class Squeamish(FakeProvider):
+    def why_not(self, request: ImageRequest | VideoRequest, model: str, upstream: Upstream) -> str | None:
+        return "it makes no foxes" if "fox" in request.prompt else None
+
+
+def registry(*routes: RouteEntry, states: dict[str, str] | None = None) -> Registry:
+    providers = {"fake": FakeProvider(), "squeamish": Squeamish(name="squeamish")}
+    accounts = {
+        route.upstream: Account(
+            (states or {}).get(route.upstream, "active"),  # type: ignore[arg-type]
+            8,
+            1,
+            {1: Upstream(route.upstream, "squeamish" if route.upstream == "shy" else "fake", work_dir=Path())},
+        )
+        for route in routes
+    }
+    return Registry(providers, Snapshot(accounts, {"m": routes}))
+
+
+def route(upstream: str, **more: object) -> RouteEntry:
+    return RouteEntry("m", upstream, "theirs", **more)  # type: ignore[arg-type]
+
+
+def names(routes: tuple[RouteEntry, ...]) -> list[str]:
+    return [found.upstream for found in routes]
+
+
+def test_who_cannot_serve_it_is_left_out_and_says_why() -> None:
+    found = capable(registry(route("shy"), route("a")), "m", IMAGE, may_cost_more=False)
+
+    assert names(found.routes) == ["a"]
+    assert found.reasons == ("it makes no foxes",)
+
+
+def test_disabled_routes_drained_accounts_and_other_operations_are_left_out() -> None:
+    book = registry(
+        route("off", is_enabled=False),
+        route("draining"),
+        route("videos", operations=frozenset({Operation.VIDEO_GENERATE})),
+        route("a"),
+        states={"draining": "draining"},
+    )
+
+    assert names(capable(book, "m", IMAGE, may_cost_more=False).routes) == ["a"]
+
+
+def test_a_costlier_route_needs_the_callers_permission() -> None:
+    book = registry(route("cheap"), route("official", needs_permission=True))
+
+    assert names(capable(book, "m", IMAGE, may_cost_more=False).routes) == ["cheap"]
+    assert names(capable(book, "m", IMAGE, may_cost_more=True).routes) == ["cheap", "official"]
+
+
+def test_a_pinned_account_is_the_only_choice() -> None:
+    assert names(capable(registry(route("a"), route("b")), "m", IMAGE, may_cost_more=False, upstream="b").routes) == ["b"]
+
+
+def test_priority_goes_before_weight_and_health_before_both() -> None:
+    first, second, last = route("first", priority=0), route("second", priority=1), route("last", priority=2)
+
+    assert names(ordered([last, second, first], {}, Random(1))) == ["first", "second", "last"]
+    blocked = {first.pool: Blocked("paused", 9.0), second.pool: Blocked("broken", 3.0)}
+    assert names(ordered([first, second, last], blocked, Random(1))) == ["last", "second", "first"]
+
+
+def test_routes_of_equal_priority_share_by_weight() -> None:
+    heavy, light, random = route("heavy", weight=3), route("light", weight=1), Random(7)
+
+    count = Counter(ordered([heavy, light], {}, random)[0].upstream for _ in range(4000))
+
+    assert 0.70 < count["heavy"] / 4000 < 0.80
