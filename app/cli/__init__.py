@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("app.cli.tasks:models", "Check config/models.yaml, and the routes that are in use."),
     "upstreams": ("app.cli.upstreams:upstreams", "Add, change, drain, rotate and delete accounts at vendors."),
     "routes": ("app.cli.routes:routes", "List and change which upstream serves a model."),
+    "providers": ("app.cli.providers:providers", "List the code for vendors, and test whether one keeps the contract."),
 }
 
 

@@ -77,7 +77,8 @@ class Advancer:
         """
         steps = self._steps
         wait_s = PROBE_AGAIN_S
-        if due.upstream in steps.registry.snapshot.accounts:
+        account = steps.registry.snapshot.accounts.get(due.upstream)
+        if account is not None and account.state == "active":
             blocked = (await steps.health.blocked([due.pool])).get(due.pool)
             if blocked is None and await steps.health.may_probe(due.pool):
                 return due.pool

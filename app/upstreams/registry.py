@@ -26,19 +26,37 @@ class DuplicateProvider(Exception):
     """Two providers claim one name."""
 
 
-def discover() -> dict[str, Provider]:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A provider, and the package that brought it."""
+
+    provider: Provider
+    package: str
+    """Name and version of another package; ``mediagate`` for our own."""
+
+
+def survey() -> dict[str, Found]:
     """Return every provider by name: the modules of ``app.providers``, and other packages' entry points.
 
     Raises: DuplicateProvider.
     """
-    in_tree = [import_module(f"{PACKAGE}.{m.name}").provider for m in iter_modules(import_module(PACKAGE).__path__)]
-    found: dict[str, Provider] = {}
-    for factory in [*in_tree, *(entry.load() for entry in entry_points(group=ENTRY_POINTS))]:
-        made = factory()
-        if made.name in found:
-            raise DuplicateProvider(made.name)
-        found[made.name] = made
-    return found
+    modules = [import_module(f"{PACKAGE}.{m.name}") for m in iter_modules(import_module(PACKAGE).__path__)]
+    made = [Found(module.provider(), "mediagate") for module in modules]
+    for entry in entry_points(group=ENTRY_POINTS):
+        package = f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "?"
+        made.append(Found(entry.load()(), package))
+    by_name: dict[str, Found] = {}
+    for found in made:
+        name = found.provider.name
+        if name in by_name:
+            raise DuplicateProvider(f"'{name}' comes from {by_name[name].package} and from {found.package}")
+        by_name[name] = found
+    return by_name
+
+
+def discover() -> dict[str, Provider]:
+    """Return every provider by name. Raises: DuplicateProvider."""
+    return {name: found.provider for name, found in survey().items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,16 +13,17 @@ from typing import cast
 import pytest
 
 from app.upstreams.contract.bench import NotApplicable
-from app.upstreams.contract.checks import CHECKS, KINDS, Check, can
+from app.upstreams.contract.checks import CHECKS, Ability, Check, can
 from app.upstreams.contract.harness import Harness
 from app.upstreams.contract.run import perform
 from app.upstreams.registry import discover
 
 IMAGES = frozenset({"openai", "google", "apimart", "comfyui"})
 VIDEOS = frozenset({"openai", "google", "ark", "dashscope", "apimart", "comfyui"})
-WHO = {None: IMAGES | VIDEOS, "image": IMAGES, "video": VIDEOS}
+LISTS = frozenset({"ark", "dashscope"})
+WHO: dict[Ability | None, frozenset[str]] = {None: IMAGES | VIDEOS, "image": IMAGES, "video": VIDEOS, "list": LISTS}
 CASES = [
-    pytest.param(check, vendor, id=f"{vendor}-{check.name}") for check in CHECKS for vendor in sorted(WHO[check.kind])
+    pytest.param(check, vendor, id=f"{vendor}-{check.name}") for check in CHECKS for vendor in sorted(WHO[check.needs])
 ]
 
 
@@ -38,11 +39,11 @@ async def test_a_provider_keeps_the_contract(check: Check, vendor: str, tmp_path
         pytest.skip(str(why))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_no_provider_is_left_out(kind: str) -> None:
-    able = {name for name, provider in discover().items() if can(provider, "image" if kind == "image" else "video")}
+@pytest.mark.parametrize("ability", ["image", "video", "list"])
+def test_no_provider_is_left_out(ability: Ability) -> None:
+    able = {name for name, provider in discover().items() if can(provider, ability)}
 
-    assert able - {"demo"} == WHO[kind]
+    assert able - {"demo"} == WHO[ability]
 
 
 def test_no_two_checks_share_a_name() -> None:

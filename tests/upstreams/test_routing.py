@@ -70,7 +70,9 @@ def test_a_costlier_route_needs_the_callers_permission() -> None:
 
 
 def test_a_pinned_account_is_the_only_choice() -> None:
-    assert names(capable(registry(route("a"), route("b")), "m", IMAGE, may_cost_more=False, upstream="b").routes) == ["b"]
+    assert names(capable(registry(route("a"), route("b")), "m", IMAGE, may_cost_more=False, upstream="b").routes) == [
+        "b"
+    ]
 
 
 def test_priority_goes_before_weight_and_health_before_both() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 from yarl import URL
 
-from app.upstreams.contract.bench import Bench, Classes, Kind, NotApplicable, error_of, expect, expect_image
+from app.upstreams.contract.bench import Bench, CheckFailed, Classes, Kind, error_of, expect, expect_image
 from app.upstreams.contract.meddler import SPOILT
 from app.upstreams.protocols import (
     ImageGenerator,
@@ -28,6 +29,7 @@ from app.upstreams.protocols import (
     VideoSubmitter,
 )
 
+Ability = Literal["image", "video", "list"]
 KINDS: tuple[Kind, ...] = ("image", "video")
 UNKNOWN: Classes = (UpstreamOutcomeUnknown,)
 REFUSALS: dict[str, Classes] = {
@@ -67,14 +69,20 @@ class Check:
     """``image.refused.busy-2``"""
     title: str
     """A sentence."""
-    kind: Kind | None
+    needs: Ability | None
     """Only for providers that can do this; None: for all."""
     run: Callable[[Bench], Awaitable[None]]
     """Raises: CheckFailed, NotApplicable."""
 
 
-def can(provider: Provider, kind: Kind) -> bool:
-    return isinstance(provider, ImageGenerator if kind == "image" else VideoSubmitter)
+def can(provider: Provider, ability: Ability) -> bool:
+    match ability:
+        case "image":
+            return isinstance(provider, ImageGenerator)
+        case "video":
+            return isinstance(provider, VideoSubmitter)
+        case "list":
+            return isinstance(provider, SubmitFinder)
 
 
 # --- what goes well ---------------------------------------------------------------------------------------------------
@@ -88,7 +96,7 @@ async def capabilities_are_true(bench: Bench) -> None:
         expect(is_able == declared, f"its methods and its capabilities disagree on {kind}s")
         expect(is_able == (model is not None), f"{kind}_model must be named exactly if the provider makes {kind}s")
     is_listable = provider.capabilities.submit is SubmitSafety.LISTABLE
-    expect(isinstance(provider, SubmitFinder) == is_listable, "find_submitted and SubmitSafety.LISTABLE go together")
+    expect(can(provider, "list") == is_listable, "find_submitted and SubmitSafety.LISTABLE go together")
     expect(bench.vendor.upstream.provider == provider.name, "the harness's upstream names another provider")
 
 
@@ -163,8 +171,6 @@ async def without_a_server_nothing_was_accepted(bench: Bench, kind: Kind) -> Non
 
 
 async def a_list_that_cannot_be_read_proves_nothing(bench: Bench, word: str) -> None:
-    if bench.safety is not SubmitSafety.LISTABLE:
-        raise NotApplicable("this provider looks into no list")
     await bench.submit("video", bench.call("video"))
 
     async with bench.spoilt(word, "later") as upstream:
@@ -186,8 +192,7 @@ async def a_job_that_goes_on_is_not_done(bench: Bench, word: str) -> None:
     state = await bench.poll(job)
 
     if not isinstance(state, Progress):
-        expect(False, "the job counts as done")
-        return
+        raise CheckFailed("the job counts as done")
     expect(state.percent is None or 0 <= state.percent <= 99, f"its progress is {state.percent} percent")
     bench.expect_accepted(1)
 
@@ -249,7 +254,7 @@ def _every() -> Iterator[Check]:
         yield _check(f"{kind}.unreachable", title, kind, without_a_server_nothing_was_accepted, kind=kind)
     for word in SPOILT:
         title = f"A list that cannot be read ({word}) proves nothing."
-        yield _check(f"list.spoilt.{word}", title, "video", a_list_that_cannot_be_read_proves_nothing, word=word)
+        yield _check(f"list.spoilt.{word}", title, "list", a_list_that_cannot_be_read_proves_nothing, word=word)
     for word in ("pending", "running", "unknown_word"):
         title = f"A job that goes on ({word}) is not done."
         yield _check(f"poll.{word}", title, "video", a_job_that_goes_on_is_not_done, word=word)
@@ -266,8 +271,8 @@ def _every() -> Iterator[Check]:
     yield _check("result.403", title, "video", a_result_that_is_refused_is_an_error)
 
 
-def _check(name: str, title: str, kind: Kind, run: Callable[..., Awaitable[None]], /, **arguments: str) -> Check:
-    return Check(name.replace(" ", "-"), title, kind, partial(run, **arguments))
+def _check(name: str, title: str, needs: Ability, run: Callable[..., Awaitable[None]], /, **arguments: str) -> Check:
+    return Check(name.replace(" ", "-"), title, needs, partial(run, **arguments))
 
 
 CHECKS: tuple[Check, ...] = tuple(_every())

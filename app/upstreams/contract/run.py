@@ -33,7 +33,7 @@ class Outcome:
 
 def checks_of(harness: Harness) -> tuple[Check, ...]:
     """Return the checks for what this provider can do."""
-    return tuple(check for check in CHECKS if check.kind is None or can(harness.provider, check.kind))
+    return tuple(check for check in CHECKS if check.needs is None or can(harness.provider, check.needs))
 
 
 async def perform(check: Check, make: Callable[[], Harness], root: Path) -> None:
