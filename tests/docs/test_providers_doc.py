@@ -151,7 +151,9 @@ def test_a_provider_that_falls_over_fails_with_the_line_of_its_code(site: Path, 
     done = cli("test", "acme")
 
     assert done.returncode == 1
-    assert failures(done) == {}
+    [(name, line)] = failures(done).items()
+    assert name == "image.lost.error-502"  # its page is no JSON
+    assert re.search(r"TypeError: 'NoneType' object is not subscriptable \(acme\.py:\d+\)\]$", line)
 
 
 @pytest.mark.parametrize(

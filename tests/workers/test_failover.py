@@ -271,7 +271,7 @@ async def test_rotating_and_deleting_an_account_with_two_hundred_running_tasks_l
         await make_due(services, view.id)
     await all_settled(services, [view.id for view in views])
 
-    ends = Counter((await caller.task(view.id)).status for view in views)
+    ends = Counter([(await caller.task(view.id)).status for view in views])
     assert ends == {"succeeded": 200}
     assert Counter(secret for _, secret in fleet.went_to) == {"sk-second": 120, "sk-rotated": 80}
     assert all(len(secrets) == 1 for secrets in fleet.polled_with.values())  # never asked about with another key
