@@ -48,6 +48,7 @@ from app.values import new_id
 
 log = structlog.get_logger()
 AGAIN_S = 1.0
+CANCEL_AGAIN_S = 0.5
 CHECKERS = max(1, (os.cpu_count() or 2) - 1)
 
 
@@ -89,7 +90,7 @@ class Services:
 
     def start_listening(self) -> None:
         """Start what every process that takes steps, or waits for them, needs: heartbeats and the ear."""
-        self.start(self.leases.run, self.waiters.run, self.keys.keep_flushing)
+        self.start(self.leases.run, self.waiters.listen, self.waiters.look, self.keys.keep_flushing)
 
 
 async def _for_ever(loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -242,6 +243,8 @@ def _secret(value: SecretStr | None) -> SecretStr:
 
 
 async def _cancel(background: set[asyncio.Task[None]]) -> None:
-    for task in background:
-        task.cancel()
-    await asyncio.gather(*background, return_exceptions=True)
+    """End the loops. More than once if need be: a client library may swallow a cancellation on its way."""
+    while left := [task for task in background if not task.done()]:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
