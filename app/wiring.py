@@ -56,6 +56,7 @@ from app.values import new_id
 
 log = structlog.get_logger()
 AGAIN_S = 1.0
+CANCEL_AGAIN_S = 0.5
 CHECKERS = max(1, (os.cpu_count() or 2) - 1)
 
 
@@ -100,7 +101,7 @@ class Services:
 
     def start_listening(self) -> None:
         """Start what every process that takes steps, or waits for them, needs: heartbeats, the ear, the book."""
-        self.start(self.leases.run, self.waiters.run, self.keys.keep_flushing, self._watch_book)
+        self.start(self.leases.run, self.waiters.listen, self.waiters.look, self.keys.keep_flushing, self._watch_book)
 
     async def _watch_book(self) -> None:
         await self.book.watch(self.registry)
@@ -273,6 +274,8 @@ def _secret(value: SecretStr | None) -> SecretStr:
 
 
 async def _cancel(background: set[asyncio.Task[None]]) -> None:
-    for task in background:
-        task.cancel()
-    await asyncio.gather(*background, return_exceptions=True)
+    """End the loops. More than once if need be: a client library may swallow a cancellation on its way."""
+    while left := [task for task in background if not task.done()]:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=CANCEL_AGAIN_S)

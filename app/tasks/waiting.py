@@ -18,7 +18,7 @@ LOOK_S = 1.0
 
 
 class Waiters:
-    """The process's one ear for ended tasks. `run` must be going."""
+    """The process's one ear for ended tasks. `listen` and `look` must be going."""
 
     def __init__(self, redis: Redis, queries: TaskQueries) -> None:
         self._redis = redis
@@ -51,13 +51,8 @@ class Waiters:
         if event is not None:
             event.set()
 
-    async def run(self) -> None:
-        """Listen and look until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._listen())
-            group.create_task(self._look())
-
-    async def _listen(self) -> None:
+    async def listen(self) -> None:
+        """Hear of ended tasks through Redis until cancelled."""
         while True:
             try:
                 async with self._redis.pubsub() as channel:
@@ -76,7 +71,8 @@ class Waiters:
         except ValueError:
             log.warning("waiters.heard_nonsense", channel=channel[:80])
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """Look for ended tasks in the database, once a second for all, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_S)
             if not self._events:

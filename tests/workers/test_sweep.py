@@ -69,7 +69,7 @@ async def test_while_redis_is_away_the_sweep_takes_the_steps_itself(
 async def test_without_redis_one_query_a_second_tells_all_who_wait(caller: Caller, services: Services) -> None:
     view = await caller.video()
     waiters = Waiters(services.redis, services.queries)
-    looking = asyncio.create_task(waiters._look())
+    looking = asyncio.create_task(waiters.look())
     waiting = [asyncio.create_task(waiters.wait(view.id, 10)) for _ in range(5)]
     await services.ledger.cancel(view.id, view.lease_token)
 
