@@ -74,4 +74,5 @@ async def keep_house(services: Services) -> None:
     while True:
         await services.retention.run_once()
         await services.book.purge()
+        await services.poller.look_at_given_up()
         await asyncio.sleep(HOUSEKEEPING_S)

@@ -29,6 +29,7 @@ from app.upstreams.protocols import (
     VideoCanceller,
     VideoSubmitter,
 )
+from app.upstreams.registry import UnknownUpstream
 
 log = structlog.get_logger()
 
@@ -71,6 +72,29 @@ class Poller:
             for asking in self._asking:
                 asking.cancel()
             await asyncio.gather(*self._asking, return_exceptions=True)
+
+    async def look_at_given_up(self) -> int:
+        """Ask once more about videos that were given up at their deadline. Returns how many succeeded late.
+
+        For the operator's books only: nothing is charged or delivered, the hold was released long ago.
+        """
+        steps, late = self._steps, 0
+        for task in await steps.lifecycle.given_up():
+            if task.upstream not in steps.registry.snapshot.accounts or task.upstream_id is None:
+                continue
+            provider = steps.registry.provider_of(task.upstream)
+            if not isinstance(provider, VideoSubmitter):
+                continue
+            async with WorkFolder(steps.settings.spool_dir) as folder:
+                try:
+                    state = await provider.poll_video(UpstreamJob(task.upstream_id), steps.call_of(task, folder))
+                except (UpstreamError, UnknownUpstream):
+                    continue  # it failed there too, or cannot be asked any more
+            if isinstance(state, Finished):
+                late += 1
+                log.warning("upstream.late_success", task_id=str(task.id), upstream=task.upstream, job=task.upstream_id)
+                await steps.lifecycle.note_late(task)
+        return late
 
     async def _write_down(self) -> None:
         if self._still:

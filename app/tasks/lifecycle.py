@@ -311,6 +311,26 @@ class Lifecycle:
         )
         return bool(rows)
 
+    async def given_up(self, *, limit: int = 50) -> list[Claimed]:
+        """Return videos of the last day that were given up at their deadline while the upstream still had them."""
+        rows = await db.once(
+            self._engine,
+            f"""SELECT {_RETURNING} FROM tasks t
+             JOIN task_attempts a ON a.task_id = t.id AND a.attempt_no = t.attempt_no
+             WHERE t.status = 'failed' AND t.upstream_id IS NOT NULL AND a.error = 'deadline' AND a.late_at IS NULL
+             AND t.settled_at > now() - interval '1 day' ORDER BY t.settled_at LIMIT $1""",  # noqa: S608
+            (limit,),
+        )
+        return [_claimed(row, time.monotonic()) for row in rows]
+
+    async def note_late(self, task: Claimed) -> None:
+        """Record that a given-up attempt succeeded after all: the upstream billed us, the customer was not charged."""
+        await db.once(
+            self._engine,
+            "UPDATE task_attempts SET late_at = now() WHERE task_id = $1 AND attempt_no = $2",
+            (task.id, task.attempt_no),
+        )
+
     async def mark_deleted(self, task_id: UUID) -> None:
         """Hide the task from its owner; its row stays for the books."""
         await db.once(

@@ -14,7 +14,7 @@ from app.api import docs
 from app.main import create_app
 from app.migrate import head_revision
 
-OPERATIONS = 25
+OPERATIONS = 39
 
 
 async def test_health_says_ok(client):
@@ -82,14 +82,14 @@ async def test_every_route_of_the_api_documents_bodies_errors_and_the_key(client
     document = (await client.get("/openapi.json")).json()
 
     for path, methods in document["paths"].items():
-        for method, operation in methods.items():
+        for operation in methods.values():
             if path in ("/healthz", "/readyz"):
                 continue
             assert operation["security"] == [{"bearer": []}], path
             for status in ("401", "500"):
                 content = operation["responses"][status]["content"]["application/json"]
                 assert content["schema"]["$ref"].endswith("ErrorEnvelope"), (path, status)
-            if method == "post" and not path.endswith("cancel"):
+            if "requestBody" in operation and not path.startswith("/admin/"):
                 content = operation["requestBody"]["content"]["application/json"]
                 assert content["examples"], path
     assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"

@@ -36,7 +36,7 @@ from app.upstreams.protocols import (
 )
 from app.wiring import Services, first_look, open_services
 from tests.fakes import FakeProvider, Step, _take
-from tests.workers.conftest import Caller, assert_books_balance, make_due
+from tests.workers.conftest import Caller, assert_books_balance, make_due, make_overdue
 
 WHO = Actor("test")
 MODEL = "gpt-image-2"
@@ -318,3 +318,21 @@ async def test_a_remix_stays_with_the_account_that_made_its_source(
     view = await caller.step(view)
 
     assert (view.status, view.pool) == ("queued", source.pool)
+
+
+async def test_a_late_success_is_recorded_for_the_operator_and_charged_to_nobody(
+    caller: Caller, services: Services, fleet: Fleet
+) -> None:
+    view = await caller.step(await caller.video())
+    await make_overdue(services, view.id)
+    view = await caller.step(view)
+    assert (view.status, view.error_code) == ("failed", "upstream_error")
+
+    assert await services.poller.look_at_given_up() == 0
+    fleet.finished.set()
+    assert await services.poller.look_at_given_up() == 1
+    assert await services.poller.look_at_given_up() == 0
+
+    [attempt] = await services.queries.attempts(view.id)
+    assert attempt["late_at"] is not None
+    assert await caller.balance() == (1000, 0)
