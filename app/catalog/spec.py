@@ -26,13 +26,13 @@ class Route(Frozen):
     operations: tuple[OperationWord, ...] | None = None
     """None: all of the model's."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """For the provider, as it documents them."""
+    """For the provider, as it documents them; ``stand_in`` is the router's."""
     priority: int | None = Field(None, ge=0)
     """Lower goes first. None: as they stand, the first one first."""
     weight: int = Field(1, ge=1)
     """Share among routes of equal priority."""
     needs_permission: bool = False
-    """A costlier route: only for requests with ``official_fallback``."""
+    """A costlier route: only for requests with ``official_fallback``, unless there is no other."""
 
 
 class Sizes(Frozen):

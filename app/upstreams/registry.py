@@ -85,7 +85,7 @@ class RouteEntry:
     """Share among routes of equal priority."""
     is_enabled: bool = True
     needs_permission: bool = False
-    """A costlier route: only for requests with ``official_fallback``."""
+    """A costlier route: only for requests with ``official_fallback``, unless there is no other."""
     operations: frozenset[Operation] | None = None
     """None: all of the model's."""
     options: Mapping[str, Any] = field(default_factory=dict)

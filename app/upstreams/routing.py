@@ -11,8 +11,11 @@ from random import Random
 
 from app.requests import ImageRequest, VideoRequest
 from app.upstreams.health import Blocked
-from app.upstreams.protocols import Picky
+from app.upstreams.protocols import Picky, Provider
 from app.upstreams.registry import Registry, RouteEntry, UnknownUpstream
+
+STAND_IN = "stand_in"
+"""The option of a route that only fills in while the model has no other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +35,31 @@ def capable(
     may_cost_more: bool,
     upstream: str | None = None,
 ) -> Candidates:
-    """Return the enabled routes whose provider can serve this very request. ``upstream`` pins the account."""
+    """Return the enabled routes whose provider can serve this very request. ``upstream`` pins the account.
+
+    A stand-in is one only while nothing else is set up for the model, however busy or unable that is: nobody pays for a
+    demo picture. A costlier route needs no permission where there is no other: else its only vendor could not serve.
+    """
+    set_up = [found for route in registry.routes_of(model) if (found := _set_up(registry, route)) is not None]
+    in_use = [(route, provider) for route, provider, is_active in set_up if is_active]
+    real = [(route, provider) for route, provider in in_use if not is_stand_in(route)]
+    has_vendor = any(not is_stand_in(route) for route, _, _ in set_up)
+    usable = [
+        (route, provider)
+        for route, provider in (real if has_vendor else in_use)
+        if upstream in (None, route.upstream) and _does(route, provider, request)
+    ]
+    is_permitted = may_cost_more or all(route.needs_permission for route, _ in usable)
     routes: list[RouteEntry] = []
     reasons: list[str] = []
-    for route in registry.routes_of(model):
-        if upstream not in (None, route.upstream) or not route.is_enabled:
-            continue
-        if route.operations is not None and request.operation not in route.operations:
-            continue
-        try:
-            account, provider = registry.account(route.upstream), registry.provider_of(route.upstream)
-        except UnknownUpstream:
-            continue
-        if account.state != "active" or request.operation not in provider.capabilities.operations:
-            continue
-        if route.needs_permission and not may_cost_more:
+    if (
+        has_vendor
+        and upstream is not None
+        and any(route.upstream == upstream and is_stand_in(route) for route, _ in in_use)
+    ):
+        reasons.append("the upstream that made the source is not used any more")
+    for route, provider in usable:
+        if route.needs_permission and not is_permitted:
             reasons.append("a costlier route needs 'official_fallback': true")
             continue
         reason = None
@@ -57,6 +70,30 @@ def capable(
         else:
             reasons.append(reason)
     return Candidates(tuple(routes), tuple(dict.fromkeys(reasons)))
+
+
+def is_stand_in(route: RouteEntry) -> bool:
+    """Whether the route only fills in while the model has no other."""
+    return route.options.get(STAND_IN) is True
+
+
+def _set_up(registry: Registry, route: RouteEntry) -> tuple[RouteEntry, Provider, bool] | None:
+    """Return an enabled route of an account that was not deleted, its provider, and whether it takes new tasks.
+
+    A drained vendor is still the vendor: nobody who pays gets a stand-in's picture meanwhile.
+    """
+    try:
+        account, provider = registry.account(route.upstream), registry.provider_of(route.upstream)
+    except UnknownUpstream:
+        return None
+    if not route.is_enabled or account.state == "deleted":
+        return None
+    return route, provider, account.state == "active"
+
+
+def _does(route: RouteEntry, provider: Provider, request: ImageRequest | VideoRequest) -> bool:
+    allowed = provider.capabilities.operations
+    return request.operation in (allowed if route.operations is None else allowed & route.operations)
 
 
 def ordered(routes: Sequence[RouteEntry], blocked: Mapping[str, Blocked], random: Random) -> tuple[RouteEntry, ...]:

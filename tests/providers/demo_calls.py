@@ -13,10 +13,14 @@ from typing import Any
 import av
 from PIL import Image, ImageChops, ImageStat
 
+from app.fetch.client import SafeFetcher
 from app.providers.demo.adapter import DemoProvider
 from app.providers.demo.jobs import Job
 from app.requests import ImageRequest, MediaFile, Operation, VideoRequest
+from app.settings import Settings
+from app.upstreams.http import UpstreamHttp
 from app.upstreams.protocols import Call, Finished, Upstream, UpstreamJob, VideoResult
+from tests.providers.calls import make_call
 
 FIRST = "task:1"
 """The client token of most tests."""
@@ -35,9 +39,8 @@ class Desk:
 
     def call(self, token: str = FIRST) -> Call:
         out_dir = self.root / f"out-{next(self._numbers)}"
-        out_dir.mkdir()
         upstream = Upstream(name="demo", provider="demo", work_dir=self.work_dir)
-        return Call(upstream=upstream, model="demo", client_token=token, attempt_no=1, out_dir=out_dir)
+        return make_call(upstream, "demo", out_dir, UpstreamHttp(SafeFetcher(Settings())), token)
 
     def job(self, token: str = FIRST) -> Job:
         return Job.of_token(self.work_dir, token)

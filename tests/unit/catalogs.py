@@ -8,6 +8,7 @@ from pathlib import Path
 from app.catalog.load import Catalog, load_catalog
 from app.requests import Operation
 from app.upstreams.protocols import Capabilities, SubmitSafety
+from app.upstreams.registry import Registry, discover
 
 CONFIG = Path(__file__).parents[2] / "config"
 EVERYTHING = Capabilities(frozenset(Operation), SubmitSafety.IDEMPOTENT)
@@ -63,7 +64,7 @@ models:
 
 @cache
 def shipped() -> Catalog:
-    return load_catalog(CONFIG, providers={"demo": EVERYTHING})
+    return load_catalog(CONFIG, providers=Registry(discover()).capabilities)
 
 
 def written(folder: Path, *, models: str = MODELS, upstreams: str = UPSTREAMS) -> Catalog:

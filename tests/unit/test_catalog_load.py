@@ -8,6 +8,7 @@ from app.catalog.load import CatalogError, load_catalog
 from app.errors import InvalidParameter, ModelNotFound
 from app.requests import Operation
 from app.upstreams.protocols import Capabilities, SubmitSafety
+from app.upstreams.registry import Registry, discover
 from tests.unit.catalogs import CONFIG, EVERYTHING, MODELS, UPSTREAMS, shipped, written
 
 PUBLIC_MODELS = {
@@ -37,7 +38,7 @@ def test_the_shipped_catalogue_has_every_public_model():
     assert catalog.default_image_model == "gpt-image-2"
     assert catalog.default_video_model == "doubao-seedance-2.0-fast"
     assert catalog.upstreams["demo"].provider == "demo"
-    assert all(route.upstream == "demo" for model in catalog.models.values() for route in model.routes)
+    assert all(model.routes[-1].upstream == "demo" for model in catalog.models.values())
 
 
 def test_operations_are_those_of_the_contract():
@@ -263,8 +264,8 @@ def test_a_mistake_among_the_upstreams_is_refused_with_its_line(tmp_path, old, n
 def test_a_provider_that_cannot_do_an_operation_makes_the_model_unroutable():
     painter_only = Capabilities(frozenset({Operation.IMAGE_GENERATE, Operation.IMAGE_EDIT}), SubmitSafety.BLIND)
 
-    with pytest.raises(CatalogError, match=r"^models\.yaml:\d+: .*'happyhorse-1\.0': unroutable.*video\.edit"):
-        load_catalog(CONFIG, providers={"demo": painter_only})
+    with pytest.raises(CatalogError, match=r"^models\.yaml:\d+: .*'happyhorse-1\.0': unroutable.*'demo'.*video\.edit"):
+        load_catalog(CONFIG, providers=Registry(discover()).capabilities | {"demo": painter_only})
 
 
 def test_a_route_may_serve_some_operations_but_all_must_be_served(tmp_path):

@@ -39,6 +39,10 @@ def route(upstream: str, **more: object) -> RouteEntry:
     return RouteEntry("m", upstream, "theirs", **more)  # type: ignore[arg-type]
 
 
+def stand_in(upstream: str) -> RouteEntry:
+    return route(upstream, options={"stand_in": True})
+
+
 def names(routes: tuple[RouteEntry, ...]) -> list[str]:
     return [found.upstream for found in routes]
 
@@ -67,6 +71,58 @@ def test_a_costlier_route_needs_the_callers_permission() -> None:
 
     assert names(capable(book, "m", IMAGE, may_cost_more=False).routes) == ["cheap"]
     assert names(capable(book, "m", IMAGE, may_cost_more=True).routes) == ["cheap", "official"]
+
+
+def test_a_costlier_route_needs_no_permission_where_there_is_no_other() -> None:
+    official = route("official", needs_permission=True)
+    films = route("films", operations=frozenset({Operation.VIDEO_GENERATE}))
+
+    for others in ([], [route("off", is_enabled=False)], [route("draining")], [films], [stand_in("demo")]):
+        book = registry(*others, official, states={"draining": "draining"})
+        assert names(capable(book, "m", IMAGE, may_cost_more=False).routes) == ["official"]
+
+
+def test_a_cheap_route_that_cannot_do_it_leaves_the_costlier_one_to_those_who_permit_it() -> None:
+    book = registry(route("shy"), route("official", needs_permission=True))
+
+    found = capable(book, "m", IMAGE, may_cost_more=False)
+
+    assert found.routes == ()
+    assert found.reasons == ("it makes no foxes", "a costlier route needs 'official_fallback': true")
+    assert names(capable(book, "m", IMAGE, may_cost_more=True).routes) == ["official"]
+
+
+def test_a_remix_at_the_costlier_account_that_made_the_source_needs_no_permission() -> None:
+    book = registry(route("cheap"), route("official", needs_permission=True))
+
+    assert names(capable(book, "m", IMAGE, may_cost_more=False, upstream="official").routes) == ["official"]
+
+
+def test_a_stand_in_serves_while_nothing_else_is_set_up() -> None:
+    for others in ([], [route("off", is_enabled=False)], [route("gone")]):
+        book = registry(*others, stand_in("demo"), states={"gone": "deleted"})
+        assert names(capable(book, "m", IMAGE, may_cost_more=False).routes) == ["demo"]
+
+
+def test_a_stand_in_does_not_come_back_while_a_vendor_is_drained_or_disabled() -> None:
+    for state in ("draining", "disabled"):
+        book = registry(route("vendor"), stand_in("demo"), states={"vendor": state})
+        assert capable(book, "m", IMAGE, may_cost_more=False).routes == ()
+
+
+def test_a_stand_in_never_fills_in_for_what_a_real_upstream_cannot_do() -> None:
+    films = route("films", operations=frozenset({Operation.VIDEO_GENERATE}))
+
+    assert capable(registry(films, stand_in("demo")), "m", IMAGE, may_cost_more=False).routes == ()
+    found = capable(registry(route("shy"), stand_in("demo")), "m", IMAGE, may_cost_more=False)
+    assert (found.routes, found.reasons) == ((), ("it makes no foxes",))
+
+
+def test_what_a_stand_in_made_is_not_continued_once_there_is_a_real_upstream() -> None:
+    found = capable(registry(route("a"), stand_in("demo")), "m", IMAGE, may_cost_more=False, upstream="demo")
+
+    assert found.routes == ()
+    assert found.reasons == ("the upstream that made the source is not used any more",)
 
 
 def test_a_pinned_account_is_the_only_choice() -> None:
