@@ -132,6 +132,7 @@ class Preparer:
                 size=(first.width or 0, first.height or 0),
                 max_bytes=self._settings.mask_bytes,
             )
+            media[media.index(mask)] = replace(mask, width=first.width, height=first.height)
         return tuple(media)
 
     async def _one(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from app.errors import (
     ContentPolicyViolation,
@@ -15,6 +18,8 @@ from app.errors import (
     SyncWaitExceeded,
     UpstreamErrorPublic,
 )
+from app.intake import Intake, Upload
+from app.requests import ImageRequest, Operation
 from app.upstreams.protocols import (
     SubmitSafety,
     UpstreamBusy,
@@ -230,3 +235,22 @@ async def test_sync_images_wait_for_a_place_like_everybody(
     assert peak == 8
     assert [view.public_status for view in views] == ["completed"] * 12
     assert await caller.balance() == (988, 0)
+
+
+async def test_a_mask_reaches_the_provider_with_the_size_that_was_checked(
+    caller: Caller, services: Services, fake: FakeProvider, tmp_path: Path
+) -> None:
+    Image.new("RGB", (96, 64), "white").save(tmp_path / "image.png")
+    Image.new("RGBA", (96, 64), (0, 0, 0, 0)).save(tmp_path / "mask.png")
+    files = {
+        name: Upload(path := tmp_path / f"{name}.png", path.stat().st_size, hashlib.sha256(path.read_bytes()).digest())
+        for name in ("image", "mask")
+    }
+
+    intake = Intake({"prompt": "a hat", "image": [files["image"]], "mask": files["mask"]}, caller.spool)
+    await services.images.run(caller.principal, intake, operation=Operation.IMAGE_EDIT)
+
+    [request] = fake.requests
+    assert isinstance(request, ImageRequest)
+    assert request.mask is not None
+    assert (request.mask.width, request.mask.height) == (request.images[0].width, request.images[0].height) == (96, 64)

@@ -38,6 +38,7 @@ _OURS = frozenset(
         "permission_denied",
         "account_deactivated",
         "model_not_found",
+        "no_db_connection",  # a LiteLLM proxy without a database, asked with a wrong master key
         "unsupported_country_region_territory",
     }
 )
@@ -45,6 +46,7 @@ _BUSY = frozenset({"rate_limit_exceeded", "rate_limit_error", "requests", "token
 _REFUSED = frozenset({"invalid_request_error", "invalid_value", "image_generation_user_error", "bad_request_error"})
 _SAFETY = re.compile(r"safety system|content[ _]polic|usage polic|moderation_blocked|flagged as|flagged by", re.I)
 _LOCAL = re.compile(r"\blocalhost(?::\d+)?\S*", re.I)
+_WRAPPING = re.compile(r"^litellm\.\w+: (?:\w+ - )?|\s*LiteLLM: model group.*$|\.? Received Model Group=.*$", re.S)
 _CATEGORY = re.compile(r"[a-z][a-z/_ -]{0,30}", re.I)
 _STAGES = {"input": "The prompt or an input was", "output": "The result was"}
 
@@ -127,7 +129,7 @@ def _by_words(fault: Fault, status: int, answer: Answer, note: str) -> UpstreamE
     http_status = status or answer.status
     if fault.is_moderation or status == 451 or (status in (0, 400, 403, 422) and _SAFETY.search(fault.message)):
         return UpstreamModerated(note, public=_moderated(fault), http_status=http_status)
-    if names & (_QUOTA | _OURS):
+    if names & (_QUOTA | _OURS) or fault.message.startswith("Invalid model name passed in"):
         return UpstreamDenied(note, http_status=http_status)
     return None
 
@@ -146,7 +148,7 @@ def _ended(fault: Fault, phase: Phase, answer: Answer, note: str, call: Call) ->
 
 def _public(fault: Fault, call: Call) -> str | None:
     """Return the upstream's words for the caller, without what gives something away; None: they say nothing."""
-    text = _LOCAL.sub("...", scrubbed(fault.message, call))
+    text = _LOCAL.sub("...", scrubbed(_WRAPPING.sub("", fault.message), call))
     return refusal(text.replace(call.model, "this model") if len(call.model) > 3 else text)
 
 
