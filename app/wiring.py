@@ -186,7 +186,7 @@ def _assemble(
     waiters = Waiters(redis, queries)
     retention = Retention(settings=settings, engine=engine, storage=storage)
     health = Health(redis)
-    router = Router(registry, health)
+    router = Router(registry, health, is_public=settings.is_public)
     links = Links(_secret(settings.link_secret), settings.base_url)
     steps = Steps(
         settings=settings,

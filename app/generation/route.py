@@ -10,7 +10,7 @@ from app.errors import ProviderUnavailable, UnsupportedParameter
 from app.requests import ImageRequest, VideoRequest
 from app.upstreams.health import Health
 from app.upstreams.registry import Registry, RouteEntry
-from app.upstreams.routing import capable, ordered
+from app.upstreams.routing import Candidates, capable, ordered
 
 PERMISSION = "official_fallback"
 """The public field that permits a costlier route."""
@@ -18,9 +18,10 @@ RETRY_MAX_S = 60
 
 
 class Router:
-    def __init__(self, registry: Registry, health: Health, random: Random | None = None) -> None:
+    def __init__(self, registry: Registry, health: Health, *, is_public: bool, random: Random | None = None) -> None:
         self._registry = registry
         self._health = health
+        self._is_public = is_public
         self._random = random or Random()  # noqa: S311 - spreads load, protects nothing
 
     async def choose(
@@ -31,7 +32,7 @@ class Router:
         Raises: UnsupportedParameter when no route can ever serve it, and why; ProviderUnavailable when those that can
         are all cut off just now. A pool that only asked to wait is chosen all the same: the task waits for it.
         """
-        found = capable(self._registry, model, request, may_cost_more=bool(params.get(PERMISSION)), upstream=upstream)
+        found = self._capable(model, request, params, upstream)
         if not found.routes:
             if found.reasons:
                 raise UnsupportedParameter(f"No upstream of '{model}' can do this: {'; '.join(found.reasons)}.")
@@ -49,8 +50,20 @@ class Router:
         self, model: str, request: ImageRequest | VideoRequest, params: Mapping[str, Any], *, pool: str
     ) -> RouteEntry | None:
         """Return another route that is free now, for a task that ``pool`` cannot take; None: there is none."""
-        found = capable(self._registry, model, request, may_cost_more=bool(params.get(PERMISSION)))
+        found = self._capable(model, request, params, None)
         others = [route for route in found.routes if route.pool != pool]
         blocked = await self._health.blocked(route.pool for route in others)
         free = [route for route in others if route.pool not in blocked]
         return ordered(free, {}, self._random)[0] if free else None
+
+    def _capable(
+        self, model: str, request: ImageRequest | VideoRequest, params: Mapping[str, Any], upstream: str | None
+    ) -> Candidates:
+        return capable(
+            self._registry,
+            model,
+            request,
+            may_cost_more=bool(params.get(PERMISSION)),
+            upstream=upstream,
+            is_public=self._is_public,
+        )

@@ -38,6 +38,8 @@ class Capabilities:
     cancel: bool = False
     result_lifetime: timedelta | None = None
     """How long the upstream keeps a result; None: it is handed over with the answer."""
+    fetches: frozenset[str] = frozenset()
+    """Inputs that the upstream reads by URL, ``videos`` or ``audios``: they need a public address of this gateway."""
     poll_s: float | None = None
     """How often a running video may be asked for; None: the gateway's own pace."""
 

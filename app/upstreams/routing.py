@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from app.requests import ImageRequest, VideoRequest
+from app.requests import ImageRequest, Operation, VideoRequest
 from app.upstreams.health import Blocked
 from app.upstreams.protocols import Picky, Provider
 from app.upstreams.registry import Registry, RouteEntry, UnknownUpstream
@@ -34,11 +34,13 @@ def capable(
     *,
     may_cost_more: bool,
     upstream: str | None = None,
+    is_public: bool = True,
 ) -> Candidates:
     """Return the enabled routes whose provider can serve this very request. ``upstream`` pins the account.
 
     A stand-in is one only while nothing else is set up for the model, however busy or unable that is: nobody pays for a
     demo picture. A costlier route needs no permission where there is no other: else its only vendor could not serve.
+    ``is_public``: upstreams can read our signed URLs.
     """
     set_up = [found for route in registry.routes_of(model) if (found := _set_up(registry, route)) is not None]
     in_use = [(route, provider) for route, provider, is_active in set_up if is_active]
@@ -62,8 +64,8 @@ def capable(
         if route.needs_permission and not is_permitted:
             reasons.append("a costlier route needs 'official_fallback': true")
             continue
-        reason = None
-        if isinstance(provider, Picky):
+        reason = None if is_public else _out_of_reach(request, provider)
+        if reason is None and isinstance(provider, Picky):
             reason = provider.why_not(request, route.upstream_model, registry.upstream(route.upstream))
         if reason is None:
             routes.append(route)
@@ -75,6 +77,17 @@ def capable(
 def is_stand_in(route: RouteEntry) -> bool:
     """Whether the route only fills in while the model has no other."""
     return route.options.get(STAND_IN) is True
+
+
+def _out_of_reach(request: ImageRequest | VideoRequest, provider: Provider) -> str | None:
+    """Return why an upstream that reads inputs by URL cannot have these, where nobody outside reaches us."""
+    if isinstance(request, ImageRequest) or request.operation is Operation.VIDEO_REMIX:
+        return None
+    given = {"videos": request.videos, "audios": request.audios}
+    fetched = [name for name, files in given.items() if files and name in provider.capabilities.fetches]
+    if not fetched:
+        return None
+    return f"it reads {' and '.join(fetched)} by URL, and this gateway has no public address (MEDIAGATE_PUBLIC_URL)"
 
 
 def _set_up(registry: Registry, route: RouteEntry) -> tuple[RouteEntry, Provider, bool] | None:

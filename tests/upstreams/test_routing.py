@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from app.requests import ImageRequest, Operation, VideoRequest
+from app.requests import ImageRequest, MediaFile, Operation, VideoRequest
 from app.upstreams.health import Blocked
-from app.upstreams.protocols import Upstream
+from app.upstreams.protocols import Capabilities, Upstream
 from app.upstreams.registry import Account, Registry, RouteEntry, Snapshot
 from app.upstreams.routing import capable, ordered
 from tests.fakes import FakeProvider
@@ -145,3 +146,22 @@ def test_routes_of_equal_priority_share_by_weight() -> None:
     count = Counter(ordered([heavy, light], {}, random)[0].upstream for _ in range(4000))
 
     assert 0.70 < count["heavy"] / 4000 < 0.80
+
+
+def test_an_upstream_that_reads_videos_by_url_needs_our_public_address() -> None:
+    class Fetching(FakeProvider):
+        @property
+        def capabilities(self) -> Capabilities:
+            return replace(super().capabilities, fetches=frozenset({"videos"}))
+
+    film = MediaFile(Path("film"), "video/mp4", 1, b"", "video_urls")
+    asked = VideoRequest(Operation.VIDEO_GENERATE, "on", "720p", 1280, 720, "16:9", 5, videos=(film,))
+    book = registry(route("a"))
+    book._providers["fake"] = Fetching()
+
+    hidden = capable(book, "m", asked, may_cost_more=False, is_public=False)
+    assert hidden.routes == ()
+    assert "MEDIAGATE_PUBLIC_URL" in hidden.reasons[0]
+    assert names(capable(book, "m", asked, may_cost_more=False, is_public=True).routes) == ["a"]
+    alone = replace(asked, videos=())
+    assert names(capable(book, "m", alone, may_cost_more=False, is_public=False).routes) == ["a"]

@@ -69,6 +69,7 @@ class ApimartProvider:
         operations=frozenset(Operation),
         submit=SubmitSafety.IDEMPOTENT,
         result_lifetime=timedelta(hours=24),
+        fetches=frozenset({"videos", "audios"}),
         poll_s=10.0,
     )
 

@@ -62,6 +62,7 @@ class ArkProvider:
         submit=SubmitSafety.LISTABLE,
         cancel=True,
         result_lifetime=timedelta(hours=24),
+        fetches=frozenset({"videos", "audios"}),
         poll_s=10.0,
     )
 
