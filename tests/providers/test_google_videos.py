@@ -295,6 +295,7 @@ REMIX = {"operation": Operation.VIDEO_REMIX}
         (REMIX, VIDEO_MODEL, AGENT, None),
         (REMIX, LITE, AGENT, "A remix"),
         (REMIX | {"resolution": "1080p"}, VIDEO_MODEL, AGENT, "'resolution' must be 720p"),
+        ({"params": {"enable_gif": True}}, VIDEO_MODEL, AGENT, "'enable_gif'"),
         (REMIX | {"params": {"raw": True}}, VIDEO_MODEL, AGENT, "'raw'"),
         (REMIX | {"videos": (Desk.stand_in("result", 720, 1280),)}, VIDEO_MODEL, AGENT, None),
         (REMIX | {"videos": (Desk.stand_in("result", 1920, 1080),)}, VIDEO_MODEL, AGENT, "The source"),

@@ -160,6 +160,8 @@ def _why_not_params(request: VideoRequest, *, gemini: bool) -> str | None:
         return "'seed' is not available at this upstream."
     if gemini and params.get("generate_audio") is False:
         return "'generate_audio' cannot be switched off: this upstream always makes sound."
+    if params.get("enable_gif") is True:
+        return "'enable_gif' is not available at this upstream."
     if params.get("raw") is True:
         return "'raw' is not available: this upstream returns the whole extended video, not the added part."
     return None
