@@ -264,7 +264,7 @@ REMIX = {"operation": Operation.VIDEO_REMIX}
     [
         ({}, VIDEO_MODEL, AGENT, None),
         ({}, LITE, AGENT, None),
-        ({"params": {"enable_gif": True, "official_fallback": True, "watermark": False}}, VIDEO_MODEL, AGENT, None),
+        ({"params": {"enable_gif": False, "official_fallback": True, "watermark": False}}, VIDEO_MODEL, AGENT, None),
         ({"resolution": "4k"}, VIDEO_MODEL, AGENT, None),
         ({"resolution": "4k"}, LITE, AGENT, "'resolution' 4k"),
         ({"resolution": "480p"}, VIDEO_MODEL, AGENT, "'resolution' 480p"),
