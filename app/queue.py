@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -52,11 +52,6 @@ def _with_connect_timeout(options: dict[str, Any]) -> dict[str, Any]:
     if not issubclass(options["connection_class"], UnixDomainSocketConnection):
         options["socket_connect_timeout"] = SOCKET_TIMEOUT_S
     return options
-
-
-class JobQueue(Protocol):
-    async def enqueue(self, task_id: UUID, *, delay_s: float = 0.0) -> bool:
-        """Ask a worker to take a step of the task. Best effort: False when the message could not be sent."""
 
 
 class ArqQueue:

@@ -62,7 +62,7 @@ class Advancer:
         account = self._steps.registry.account(pool.split("/", 1)[0])
         claimed = await lifecycle.claim_queued(
             pool,
-            provider=account.by_version[account.newest].provider,
+            provider=account.provider,
             credential=account.newest,
             slots=account.concurrency,
             deadline_s=self._steps.settings.deadline_image_s,

@@ -117,8 +117,7 @@ class Preparer:
         choice = replace(choice, params=params, warnings=warnings)
         route = await self._router.choose(model.id, neutral_request(choice, inputs, source), params, upstream=upstream)
         account = self._registry.account(route.upstream)
-        provider = account.by_version[account.newest].provider
-        return Prepared(model, choice, quote, inputs, route, provider, account.concurrency)
+        return Prepared(model, choice, quote, inputs, route, account.provider, account.concurrency)
 
     async def _inputs(self, principal: Principal, choice: Choice, spool: Path) -> tuple[MediaFile, ...]:
         wanted = [(field, ref, index) for field, refs in choice.media.items() for index, ref in enumerate(refs)]

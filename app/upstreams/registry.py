@@ -71,6 +71,11 @@ class Account:
     by_version: Mapping[int, Upstream]
     """Credential version -> the account with that secret. A task keeps the version that took it."""
 
+    @property
+    def provider(self) -> str:
+        """The name of its provider: the same in every version."""
+        return self.by_version[self.newest].provider
+
 
 @dataclass(frozen=True, slots=True)
 class RouteEntry:
@@ -143,7 +148,7 @@ class Registry:
     def provider_of(self, upstream: str) -> Provider:
         """Raises: UnknownUpstream."""
         account = self.account(upstream)
-        return self._providers[account.by_version[account.newest].provider]
+        return self._providers[account.provider]
 
     def routes_of(self, model: str) -> tuple[RouteEntry, ...]:
         return self._snapshot.routes.get(model, ())
