@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Sets Mediagate up in a checkout and runs it: ``python3 dev.py up``, ``test`` or ``tour``.
+"""Sets Mediagate up in a checkout and runs it: ``python3 dev.py up``, ``test``, ``tour`` or ``faults``.
 
 Needs Python 3.11 and nothing else. Everything is installed into ``.venv`` (MEDIAGATE_VENV names another folder) from
 the hash-locked requirements, and only when those changed. Arguments after the command are passed on.
@@ -39,6 +39,7 @@ OWN_PROCESSES = ("-n", "--numprocesses", "-p", "--pdb", "--dist")  # the caller 
 COMMANDS = {
     "up": "start everything: PostgreSQL, Valkey, API, worker  (--port, --data)",
     "test": "run the tests  (pytest's arguments)",
+    "faults": "kill, cut off and lie to a gateway, and check its books  (--quick, --full, --only, --seed, --list)",
     "tour": "make an image, an edit and a video, and show what each cost  (--port, --data, --out)",
 }
 PIP_TO_UV = {
@@ -64,7 +65,7 @@ def main(arguments: list[str]) -> int:
     command, rest = arguments[0], arguments[1:]
     try:
         with one_at_a_time():
-            set_up(DEVELOPMENT if command == "test" else RUNTIME)
+            set_up(DEVELOPMENT if command in ("test", "faults") else RUNTIME)
             if command == "test":
                 install_node_sdk(ROOT / "tests" / "node")
     except SetupFailed as error:
@@ -75,6 +76,8 @@ def main(arguments: list[str]) -> int:
         return 130
     if command == "test":
         become(test_command(rest), folder=ROOT, env=without_settings(os.environ))
+    if command == "faults":
+        become([str(PYTHON), "-m", "tests.faults.run", *rest], folder=ROOT, env=without_settings(os.environ))
     paths = {"MEDIAGATE_CONFIG_DIR": str(ROOT / "config"), "MEDIAGATE_DATA": str(ROOT / "data")}
     become([str(VENV / "bin" / "mediagate"), command, *rest], folder=Path.cwd(), env={**paths, **os.environ})
     return 0

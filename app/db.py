@@ -1,16 +1,23 @@
-"""The engine and the two ways to use it: a transaction, or one statement that is its own transaction."""
+"""The engine and the two ways to use it: a transaction, or one statement that is its own transaction.
+
+Also what becomes of work while the database is away: `retried` for what somebody waits for, `until_done` for what was
+paid for. A database that is silent instead of gone (a stalled host, a cut cable) counts as away after a few seconds.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
+import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
+import asyncpg
 import structlog
-from sqlalchemy import NullPool
-from sqlalchemy.engine import make_url
+from sqlalchemy import NullPool, event
+from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -26,13 +33,33 @@ SESSION = {
     "idle_in_transaction_session_timeout": "10s",
     "synchronous_commit": "on",
     "application_name": "mediagate",
+    # The server notices a client that is gone without a word, and gives back its locks. Ignored on unix sockets.
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "20s",
 }
+KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+"""Our side of the same, for connections that lie idle in the pool."""
+CONNECT_S = 3.0
+SILENCE_S = 1.0
+"""Beyond ``statement_timeout``: a server that lives has answered by then, with an error at least."""
 RETRY_STATES = ("08", "53", "57P0", "57014", "40001", "40P01", "55P03")
 ROLLED_BACK = ("53", "57014", "40001", "40P01", "55P03")
 """After these the transaction is known to have left nothing behind."""
 TRIES = 3
+BUDGET_S = 5.0
+"""No further try begins later than this after the first one: somebody waits for the answer."""
 
 T = TypeVar("T")
+
+
+class Unreachable(ConnectionError):
+    """No connection could be made: nothing was asked, so nothing was done."""
+
+
+class Silent(ConnectionError):
+    """A statement was sent, and its answer did not come. It may have been done."""
 
 
 def async_url(url: str) -> str:
@@ -57,26 +84,80 @@ def make_engine(
     if role is not None:
         server_settings["role"] = role
     arguments: dict[str, Any] = {
-        "connect_args": {"server_settings": server_settings, "timeout": 5},
+        "connect_args": {
+            "server_settings": server_settings,
+            "timeout": CONNECT_S,
+            "command_timeout": _silence(server_settings["statement_timeout"]),
+        },
         "hide_parameters": True,
     }
     if pooled:
         arguments |= {"pool_size": pool_size, "max_overflow": 5, "pool_timeout": wait_s, "pool_recycle": 1800}
     else:
         arguments["poolclass"] = NullPool
-    return create_async_engine(async_url(url), **arguments)
+    engine = create_async_engine(async_url(url), **arguments)
+    event.listen(engine.sync_engine, "connect", _keep_alive)
+    event.listen(engine.sync_engine, "handle_error", _give_up_silent)
+    return engine
+
+
+def patient(engine: AsyncEngine, *, statement_s: float) -> AsyncEngine:
+    """Return an engine to the same database whose statements may run that long; it keeps no connection open."""
+    url = engine.url.render_as_string(hide_password=False)
+    return make_engine(url, pooled=False, session={"statement_timeout": f"{statement_s:.0f}s"})
+
+
+def _silence(statement_timeout: str) -> float | None:
+    """Return how long a statement's answer is waited for; None where the server lets it run as long as it likes."""
+    seconds = float(statement_timeout.removesuffix("s"))
+    return seconds + SILENCE_S if seconds else None
+
+
+def _keep_alive(connection: Any, _record: object) -> None:
+    """Let the kernel notice a server that went away while nothing was asked."""
+    sock = connection.driver_connection._transport.get_extra_info("socket")  # asyncpg has no option for it
+    if sock is None or sock.family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE:
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _give_up_silent(context: ExceptionContext) -> Exception | None:
+    """Drop a connection whose answer did not come, and all others of the pool: they lead to the same server."""
+    if _is_torn(context.original_exception):  # this one alone
+        context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
+        return None
+    if not isinstance(context.original_exception, TimeoutError):
+        return None
+    context.is_disconnect = True
+    return Silent("the database does not answer")
 
 
 @asynccontextmanager
 async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """One unit of work: committed at the end of the block, rolled back by any exception."""
-    async with engine.begin() as connection:
+    async with connected(engine) as connection, connection.begin():
+        yield connection
+
+
+@asynccontextmanager
+async def connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Lend a connection. Raises: Unreachable, for whatever the network or the socket's file says."""
+    async with AsyncExitStack() as stack:
+        try:
+            connection = await stack.enter_async_context(engine.connect())
+        except Exception as error:  # refused, a timeout, no such host or socket; or the server is starting up, or full
+            if not is_transient(error) or isinstance(error, PoolTimeout):
+                raise
+            raise Unreachable(f"no connection: {type(error).__name__}") from error
         yield connection
 
 
 async def once(engine: AsyncEngine, sql: str, arguments: tuple[Any, ...] = ()) -> list[Any]:
     """Run one statement as its own transaction; return its rows as mappings. The hot path: no BEGIN, no COMMIT."""
-    async with engine.connect() as connection:
+    async with connected(engine) as connection:
         connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
         result = await connection.exec_driver_sql(sql, arguments)
         return list(result.mappings()) if result.returns_rows else []
@@ -93,12 +174,19 @@ def is_transient(error: BaseException) -> bool:
         return True
     if not isinstance(error, DBAPIError):
         return False
-    return error.connection_invalidated or (sqlstate_of(error) or "").startswith(RETRY_STATES)
+    if error.connection_invalidated or _is_torn(error.orig):
+        return True
+    return (sqlstate_of(error) or "").startswith(RETRY_STATES)
+
+
+def _is_torn(error: BaseException | None) -> bool:
+    """Whether asyncpg lost track of its connection: it broke, and was told to roll back before that was noticed."""
+    return isinstance(getattr(error, "__cause__", None), asyncpg.InternalClientError)
 
 
 def may_have_committed(error: BaseException) -> bool:
     """Whether the failed statement may have done its work unseen: its connection broke while it was on its way."""
-    if isinstance(error, (PoolTimeout, ConnectionRefusedError)):
+    if isinstance(error, (PoolTimeout, Unreachable)):
         return False
     return not (sqlstate_of(error) or "").startswith(ROLLED_BACK)
 
@@ -110,6 +198,7 @@ async def retried(work: Callable[[], Awaitable[T]]) -> T:
     or its kind OutcomeUnknown when a COMMIT may have succeeded.
     """
     is_unknown = False
+    last_s = time.monotonic() + BUDGET_S
     for attempt in range(TRIES):
         try:
             return await work()
@@ -117,11 +206,20 @@ async def retried(work: Callable[[], Awaitable[T]]) -> T:
             if not is_transient(error):
                 raise
             is_unknown = is_unknown or may_have_committed(error)
-            if attempt == TRIES - 1:
+            # Who waited for a place in the pool has waited: trying again would only make the line longer.
+            if attempt == TRIES - 1 or isinstance(error, PoolTimeout) or time.monotonic() > last_s:
                 kind = OutcomeUnknown if is_unknown else DatabaseUnavailable
                 raise kind("The database is not reachable just now. Try again.", retry_after_s=2) from error
-        await asyncio.sleep(random.uniform(0.05, 0.8) * (attempt + 1) / TRIES)  # noqa: S311 - jitter, not a secret
+        await asyncio.sleep(random.uniform(0.05, 0.8))  # noqa: S311 - jitter, not a secret
     raise AssertionError("unreachable")
+
+
+async def read(engine: AsyncEngine, sql: str, arguments: tuple[Any, ...] = ()) -> list[Any]:
+    """Run one statement that changes nothing, again where `retried` would. Raises: DatabaseUnavailable."""
+    try:
+        return await retried(lambda: once(engine, sql, arguments))
+    except OutcomeUnknown as error:  # there is no outcome
+        raise DatabaseUnavailable(error.message, retry_after_s=error.retry_after_s) from error.__cause__
 
 
 async def until_done(work: Callable[[], Awaitable[T]]) -> T:
@@ -136,4 +234,4 @@ async def until_done(work: Callable[[], Awaitable[T]]) -> T:
         except DatabaseUnavailable:
             log.warning("database.waiting", retry_s=wait_s)
         await asyncio.sleep(wait_s)
-        wait_s = min(wait_s * 2, 5.0)
+        wait_s = min(wait_s * 2, 2.0)

@@ -6,12 +6,15 @@ the contract's error table: `status`, `type`, `reason`.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from app.values import Credits
+from app.values import MAX_CREDITS, Credits
 
 NOT_CHARGED = "No credits were charged."
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What the system calls a full disk, or a used-up quota: nobody's mistake, and over as soon as there is room."""
 
 
 class MediagateError(Exception):
@@ -80,6 +83,13 @@ class ContentPolicyViolation(InvalidRequest):
 class IdempotencyKeyReused(InvalidRequest):
     reason = "idempotency_key_reused"
 
+    def __init__(self) -> None:
+        super().__init__(
+            "This idempotency key was used before with another request. Send a new key with a new request, or exactly "
+            "the first request again.",
+            param="idempotency_key",
+        )
+
 
 class InputUrlRefused(InvalidRequest):
     """The URL points where we do not go. The message never says which address, or why."""
@@ -116,6 +126,33 @@ class AccountExists(InvalidRequest):
 
     def __init__(self, email: str) -> None:
         super().__init__(f"There is an account with the e-mail '{email}' already.", param="email")
+
+
+class BalanceTooHigh(InvalidRequest):
+    """For operators: beyond it a JSON number would lose its last digits."""
+
+    reason = "balance_too_high"
+
+    def __init__(self) -> None:
+        super().__init__(f"No balance may pass {MAX_CREDITS} credits.", param="credits")
+
+
+class TaskEnded(InvalidRequest):
+    """For operators: there is nothing to resolve any more."""
+
+    reason = "task_ended"
+
+    def __init__(self, public_id: str, status: str) -> None:
+        super().__init__(f"The task '{public_id}' has ended already: {status}.", task_id=public_id)
+
+
+class NothingToRefund(InvalidRequest):
+    """For operators: the task was never charged, or all of it was given back."""
+
+    reason = "nothing_to_refund"
+
+    def __init__(self, public_id: str) -> None:
+        super().__init__(f"The task '{public_id}' has no captured credits left to give back.", task_id=public_id)
 
 
 class UpstreamExists(InvalidRequest):
@@ -164,8 +201,15 @@ class WrongPepper(InvalidRequest):
         )
 
 
+class WrongMetricsToken(Unauthorized):
+    reason = "invalid_metrics_token"
+
+    def __init__(self) -> None:
+        super().__init__("Send the metrics token as 'Authorization: Bearer ...'.")
+
+
 class WrongSecretsKey(InvalidRequest):
-    """For operators: the stored secrets of the upstream accounts were sealed with a key this process does not have."""
+    """For operators: the stored secrets were sealed with a key this process does not have."""
 
     reason = "wrong_secrets_key"
 
@@ -182,11 +226,8 @@ class SecretDamaged(InvalidRequest):
 
     reason = "secret_damaged"
 
-    def __init__(self, account: str) -> None:
-        super().__init__(
-            f"The stored secret of the upstream account {account} does not open: the row was changed. "
-            "Store it again: `mediagate upstreams rotate`."
-        )
+    def __init__(self, remedy: str) -> None:
+        super().__init__(f"A stored secret does not open, as its row was changed: that of the {remedy}.")
 
 
 class InsufficientQuota(MediagateError):
@@ -196,9 +237,9 @@ class InsufficientQuota(MediagateError):
 class InsufficientCredits(InsufficientQuota):
     reason = "insufficient_credits"
 
-    def __init__(self, *, needed: Credits) -> None:
-        super().__init__(f"Insufficient credits. This request needs {needed}. {NOT_CHARGED}")
-        self.needed = needed
+    def __init__(self, *, needed: Credits | None = None) -> None:
+        why = "The account has none to spend." if needed is None else f"This request needs {needed}."
+        super().__init__(f"Insufficient credits. {why} {NOT_CHARGED}")
 
 
 class KeyBudgetExhausted(InsufficientQuota):
@@ -221,6 +262,15 @@ class ScopeMissing(Forbidden):
 
     def __init__(self, scope: str) -> None:
         super().__init__(f"This API key lacks the scope '{scope}'.")
+
+
+class MetricsClosed(Forbidden):
+    reason = "metrics_closed"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Metrics need MEDIAGATE_METRICS_TOKEN; without it only this machine may read them in development."
+        )
 
 
 class IpNotAllowed(Forbidden):
@@ -313,6 +363,22 @@ class ModelRouteNotFound(NotFound):
         super().__init__(f"No route '{route[:200]}'.")
 
 
+class WebhookEndpointNotFound(NotFound):
+    """Unknown, deleted and somebody else's look the same."""
+
+    reason = "webhook_endpoint_not_found"
+
+    def __init__(self, public_id: str) -> None:
+        super().__init__(f"No webhook endpoint '{public_id[:64]}' in this account.")
+
+
+class WebhookDeliveryNotFound(NotFound):
+    reason = "webhook_delivery_not_found"
+
+    def __init__(self, public_id: str) -> None:
+        super().__init__(f"No delivery '{public_id[:64]}' to this webhook endpoint; they are kept for 30 days.")
+
+
 class RouteNotFound(NotFound):
     reason = "route_not_found"
 
@@ -349,6 +415,12 @@ class RangeNotSatisfiable(MediagateError):
 
 class RateLimited(MediagateError):
     status, type = 429, "rate_limit_exceeded"
+
+
+class TooManyRequests(RateLimited):
+    """Of this key, or of this source with wrong keys. Nothing was done."""
+
+    reason = "too_many_requests"
 
 
 class TooManyTasks(RateLimited):

@@ -20,6 +20,10 @@ class Actor:
     request_id: str | None = None
 
 
+SYSTEM = Actor("system")
+"""Nobody in particular: what has no operator's name."""
+
+
 async def note(
     connection: AsyncConnection,
     actor: Actor,

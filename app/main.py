@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -11,11 +13,14 @@ import structlog
 from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.api import docs, errors, openapi, ops
+from app.api import docs, errors, metrics, openapi, ops
+from app.api.admin import tasks as admin_tasks
 from app.api.admin import upstreams as admin_upstreams
+from app.api.admission import Shedder
 from app.api.middleware import RequestShell
-from app.api.v1 import files, images, me, models, quote, tasks, videos
+from app.api.v1 import files, images, me, models, quote, tasks, videos, webhooks
 from app.errors import DatabaseUnavailable
+from app.generation.turns import Turns
 from app.migrate import head_revision
 from app.settings import Settings, load_settings
 from app.wiring import Services, first_look, open_services
@@ -30,9 +35,12 @@ ROUTERS = (
     models.router,
     quote.router,
     me.router,
+    webhooks.router,
     ops.router,
+    metrics.router,
     docs.router,
     admin_upstreams.router,
+    admin_tasks.router,
 )
 
 
@@ -47,12 +55,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_services(chosen) as services:
             app.state.services = services
+            app.state.stop_by = math.inf  # whoever serves us knows better, as soon as it stops
+            app.state.gauges = metrics.Gauges(chosen)
             app.state.head_revision = await asyncio.to_thread(head_revision)
             await first_look(services)
             services.start_listening()
+            services.start(app.state.meters.watch_the_loop)
+            services.start_serving()
             log.info("api.ready", url=chosen.base_url)
             yield
-            left = await services.images.drain(chosen.shutdown_wait_s)
+            left_s = app.state.stop_by - time.monotonic()
+            left = await services.images.drain(min(max(left_s, 0.0), chosen.shutdown_wait_s))
             await _hand_back(services)
             log.info("api.stopped", unfinished_images=left)
 
@@ -67,7 +80,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     errors.install(app)
     openapi.install(app)
-    app.add_middleware(RequestShell, settings=chosen)  # added last: the outermost
+    app.state.turns = Turns(target_s=chosen.overload_delay_s, most=chosen.overload_burst)
+    app.add_middleware(Shedder, turns=app.state.turns)
+    app.add_middleware(RequestShell, settings=chosen)
+    app.state.meters = metrics.Meters()
+    app.add_middleware(metrics.Meter, meters=app.state.meters)  # added last: the outermost
     for router in ROUTERS:
         app.include_router(router)
     return app

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -21,12 +22,16 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app import failpoints
+
 MIB = 1024 * 1024
 SAMPLE_SECRETS = frozenset({"change-me", "changeme", "secret", "password", "example", "mediagate"})
 MIN_SECRET_CHARS = 32
 SECRETS_FILE = "secrets.json"
 SECRETS = ("key_pepper", "link_secret", "secrets_key")
 """Made at the first start in development, demanded in production."""
+SEVERAL = ("key_pepper", "secrets_key")
+"""May hold more than one, with commas, while they are changed."""
 BESIDE_US = Path(__file__).resolve().parent.parent / "config"
 """A checkout's configuration folder."""
 
@@ -52,11 +57,16 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     key_pepper: SecretStr | None = None
-    """HMAC key of the stored API keys. Losing it makes every key invalid."""
+    """HMAC key of the stored API keys. Losing it makes every key invalid. Two with a comma: the first stores."""
     link_secret: SecretStr | None = None
     """HMAC key of the signed result URLs."""
     secrets_key: SecretStr | None = None
     """Seals the secrets of upstream accounts. Several with commas: the first seals, all open."""
+
+    metrics_token: SecretStr | None = None
+    """What Prometheus sends as its bearer. Without it only a development gateway answers, to its own machine."""
+    audit_every_s: float = Field(300.0, ge=0)
+    """How often a worker checks the books for the metrics; 0: never."""
 
     result_ttl_s: int = Field(7 * 86400, gt=0)
     input_ttl_s: int = Field(86400, gt=0)
@@ -69,14 +79,22 @@ class Settings(BaseSettings):
     poll_max_s: float = Field(60.0, gt=0)
     sync_wait_max_s: float = Field(280.0, gt=0)
     shutdown_wait_s: float = Field(120.0, ge=0)
+    shutdown_delay_s: float = Field(0.0, ge=0)
+    """How long a stopping API goes on accepting, while ``/readyz`` says that it stops: for load balancers."""
     queue_wait_image_s: float = Field(60.0, gt=0)
     """An image no upstream accepted after this long fails, and its hold is released."""
     queue_wait_video_s: float = Field(1800.0, gt=0)
     deadline_image_s: float = Field(900.0, gt=0)
     deadline_video_s: float = Field(7200.0, gt=0)
+    submit_absent_s: float = Field(120.0, gt=0)
+    """A job that its upstream's list does not show this long after it was sent was never made."""
     worker_jobs: int = Field(20, ge=1)
     database_pool: int = Field(10, ge=1)
     database_wait_s: float = Field(2.0, gt=0)
+    overload_delay_s: float = Field(0.05, gt=0)
+    """Paid requests are shed while others take longer than this to their hold, our own work alone."""
+    overload_burst: int = Field(32, ge=1)
+    """Paid requests on their way to their hold at once, when nothing is slow."""
 
     upload_file_bytes: int = 50 * MIB
     upload_total_bytes: int = 260 * MIB
@@ -89,6 +107,15 @@ class Settings(BaseSettings):
     body_gap_s: float = Field(15.0, gt=0)
     """A request body that sends nothing for this long is given up."""
     body_total_s: float = Field(300.0, gt=0)
+    uploads: int = Field(16, ge=1)
+    """Bodies above 1 MiB that are read at once."""
+    uploads_per_key: int = Field(2, ge=1)
+    upload_wait_s: float = Field(5.0, gt=0)
+    """How long one waits for its turn before it is refused."""
+    spool_bytes: int = Field(4096 * MIB, gt=0)
+    disk_free_bytes: int = Field(2048 * MIB, ge=0)
+    """With less free disk, or less than ``disk_free_percent``, no new work is taken. Both 0: not looked at."""
+    disk_free_percent: float = Field(5.0, ge=0, le=100)
     fetch_image_bytes: int = 50 * MIB
     fetch_video_bytes: int = 100 * MIB
     fetch_audio_bytes: int = 15 * MIB
@@ -100,7 +127,34 @@ class Settings(BaseSettings):
     fetch_refuse_networks: tuple[str, ...] = ()
     """Networks (CIDR) that the fetcher must not reach, beside those that are never public."""
 
+    low_credits: int | None = Field(100, ge=1)
+    """The first threshold of ``credits.low``, for an account that subscribes and has set none; None: none."""
+
     key_cache_s: float = Field(5.0, ge=0)
+    key_rpm: int | None = Field(None, ge=1, le=1_000_000)
+    """Requests a minute of a key that has no limit of its own."""
+    wrong_keys_per_minute: int = Field(20, ge=0)
+    """From one source, which is refused unread above it. 0: no limit."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks (CIDR) of our proxies, whose ``X-Forwarded-For`` is believed."""
+    retry_join: bool = True
+    """An SDK's own retry, which has no idempotency key, gets the task whose answer never arrived, not a new one."""
+
+    fail: str | None = None
+    """Failpoints, for tests: see ``app.failpoints``. Refused in production."""
+
+    @field_validator("fail")
+    @classmethod
+    def _known_failpoints(cls, value: str | None) -> str | None:
+        failpoints.parse(value or "")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ip_network(network)
+        return value
 
     @field_validator("public_url")
     @classmethod
@@ -116,6 +170,10 @@ class Settings(BaseSettings):
         """Whether upstreams can reach our signed URLs: a public address was named, and it is not this machine."""
         host = urlsplit(self.public_url or "").hostname or ""
         return bool(host) and host != "localhost" and not host.startswith("127.") and host != "::1"
+
+    @cached_property
+    def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        return tuple(ip_network(network) for network in self.trusted_proxies)
 
     @property
     def is_production(self) -> bool:
@@ -239,16 +297,21 @@ def parts_of(name: str, secret: SecretStr) -> list[str]:
 
 def _with_secrets(settings: Settings, *, mint: bool) -> Settings:
     missing = [name for name in SECRETS if getattr(settings, name) is None]
-    if settings.secrets_key is not None:
-        parts_of("secrets_key", settings.secrets_key)
+    for name in SEVERAL:
+        if (secret := getattr(settings, name)) is not None:
+            parts_of(name, secret)
     if settings.is_production:
+        if settings.fail:
+            raise SettingsError("MEDIAGATE_FAIL is for tests: it must not be set when MEDIAGATE_ENV is 'production'.")
         for name in ("database_url", "redis_url", "public_url", *SECRETS):
             if getattr(settings, name) is None:
                 raise SettingsError(f"MEDIAGATE_{name.upper()} must be set when MEDIAGATE_ENV is 'production'.")
         for name in SECRETS:
             value = getattr(settings, name)
-            for part in parts_of(name, value) if name == "secrets_key" else [value.get_secret_value()]:
+            for part in parts_of(name, value) if name in SEVERAL else [value.get_secret_value()]:
                 _refuse_sample_secret(name, part)
+        if settings.metrics_token is not None:
+            _refuse_sample_secret("metrics_token", settings.metrics_token.get_secret_value())
         return settings
     if not missing:
         return settings

@@ -16,7 +16,7 @@ MAX_CREDITS = 2**53 - 1
 TASK_PREFIX = "task_"
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base32 keeps the order of the bytes
 _VALUES = {letter: value for value, letter in enumerate(_ALPHABET)}
-_TASK_ID = re.compile(rf"{TASK_PREFIX}[0-7][{_ALPHABET}]{{25}}")
+_LETTERS = re.compile(rf"[0-7][{_ALPHABET}]{{25}}")
 
 
 def utcnow() -> datetime:
@@ -34,20 +34,36 @@ def new_id(now: datetime | None = None) -> UUID:
     return UUID(int=value)
 
 
+def first_id(moment: datetime) -> UUID:
+    """Return the smallest id that could be minted at a moment: the border of a range of time."""
+    return UUID(int=max(int(moment.timestamp() * 1000), 0) << 80)
+
+
 def task_public_id(task_id: UUID) -> str:
-    """Return the id a client sees: ``task_`` and 26 letters of base32."""
-    value, letters = task_id.int, []
-    for _ in range(26):
-        value, digit = divmod(value, 32)
-        letters.append(_ALPHABET[digit])
-    return TASK_PREFIX + "".join(reversed(letters))
+    """Return the id a client sees."""
+    return public_id(TASK_PREFIX, task_id)
 
 
 def find_task_id(public_id: str) -> UUID | None:
     """Return the task id inside ``public_id``, or None when it is not one of ours."""
-    if not _TASK_ID.fullmatch(public_id):
+    return find_id(TASK_PREFIX, public_id)
+
+
+def public_id(prefix: str, value: UUID) -> str:
+    """Spell an id as clients see it: a prefix and 26 letters of base32."""
+    number, letters = value.int, []
+    for _ in range(26):
+        number, digit = divmod(number, 32)
+        letters.append(_ALPHABET[digit])
+    return prefix + "".join(reversed(letters))
+
+
+def find_id(prefix: str, text: str) -> UUID | None:
+    """Return the id inside ``text``, or None when it is not of this kind."""
+    letters = text.removeprefix(prefix)
+    if letters == text or not _LETTERS.fullmatch(letters):
         return None
-    value = 0
-    for letter in public_id.removeprefix(TASK_PREFIX):
-        value = value * 32 + _VALUES[letter]
-    return UUID(int=value)
+    number = 0
+    for letter in letters:
+        number = number * 32 + _VALUES[letter]
+    return UUID(int=number)

@@ -79,7 +79,7 @@ async def measure(services: Services, vendor: Vendor, spool: Path, *, videos: in
     account = await make_account(services.engine, credits=0, max_in_flight=videos + 10)
     await Ledger(services.engine).top_up(account.id, Credits(100 * videos), ref="bench", actor="bench")
     key = await make_key(services.engine, account)
-    principal = await services.keys.authenticate(key.secret, peer=None)
+    principal = await services.callers.authenticate(key.secret, peer=None)
     for name, priority in (("hanging", 0), ("healthy", 1)):
         await services.book.upstreams.add(name, provider="fake", actor=WHO, concurrency=videos)
         await services.book.routes.add(MODEL, name, "theirs", actor=WHO, priority=priority)

@@ -64,6 +64,8 @@ class FakeProvider:
     """Whether a cancel is obeyed."""
     cancels: int = 0
     partials: int = 0
+    after_write: Callable[[], Awaitable[None]] | None = None
+    """Run when an image lies in the step's folder."""
     requests: list[ImageRequest | VideoRequest] = field(default_factory=list)
 
     @property
@@ -78,7 +80,10 @@ class FakeProvider:
         for index in range(self.partials if on_partial else 0):
             await on_partial(index, write_png(call.out_dir / f"partial-{index}.png"))
         size = self.image_size or (request.width, request.height)
-        return ImageResult(write_png(call.out_dir / "image", *size))
+        written = write_png(call.out_dir / "image", *size)
+        if self.after_write is not None:
+            await self.after_write()
+        return ImageResult(written)
 
     async def submit_video(self, request: VideoRequest, call: Call) -> UpstreamJob:
         self._arrived(request, call)

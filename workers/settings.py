@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 import structlog
 from arq.worker import Function, Worker, func
 
-from app.queue import ADVANCE_JOB, QUEUE_NAME, deserialize_job, make_redis, serialize_job
+from app.queue import ADVANCE_JOB, QUEUE_NAME, close_redis, deserialize_job, make_redis, serialize_job
 from app.settings import Settings, load_settings
 from app.upstreams.protocols import Provider
 from app.wiring import Services, first_look, open_services
-from workers.jobs import Sweep, advance_task, keep_house
+from workers.jobs import StepRunner, Sweep, advance_task, keep_house
 
 log = structlog.get_logger()
 
@@ -21,8 +23,10 @@ JOB_TIMEOUT_S = 660.0
 """Longer than any provider's own limit for one call: a step ends by its provider's clock, not by arq's."""
 READ_LIMIT = 10_000
 POLL_S = 0.05
+RESTART_MIN_S = 0.05
 RESTART_MAX_S = 1.0
 DRAIN_S = 30.0
+CANCEL_AGAIN_S = 0.5
 
 
 def functions() -> list[Function]:
@@ -34,40 +38,49 @@ async def work(settings: Settings, stop: asyncio.Event, *, providers: Mapping[st
     async with open_services(settings, providers=providers) as services:
         await first_look(services)
         services.start_listening()
-        sweep = Sweep(services)
-        services.start(sweep.run, services.poller.run, lambda: keep_house(services))
+        steps = StepRunner(services)
+        services.start(Sweep(services, steps).run, services.poller.run, services.deliverer.run)
+        services.start(lambda: keep_house(services))
+        services.start(services.watch.run)
         log.info("worker.ready", owner=services.lifecycle.owner)
-        await _consume(services, stop)
-        await _hand_back(services)
+        await _consume(services, steps, stop)
+        log.info("worker.stopping")
+        drains = (steps.drain(DRAIN_S), services.poller.drain(DRAIN_S), services.deliverer.drain(DRAIN_S))
+        cut_off = sum(await asyncio.gather(*drains))
+        await _hand_back(services, cut_off=cut_off)
 
 
-async def _hand_back(services: Services) -> None:
+async def _hand_back(services: Services, *, cut_off: int) -> None:
     """Make what is left due for others at once; without a database the leases do it later."""
     try:
-        log.info("worker.stopped", handed_back=await services.lifecycle.hand_back())
+        log.info("worker.stopped", cut_off=cut_off, handed_back=await services.lifecycle.hand_back())
     except Exception as error:  # noqa: BLE001 - we stop anyway, and the leases run out by themselves
-        log.warning("worker.stopped", handed_back=None, error=type(error).__name__)
+        log.warning("worker.stopped", cut_off=cut_off, handed_back=None, error=type(error).__name__)
 
 
-async def _consume(services: Services, stop: asyncio.Event) -> None:
-    """Run arq's loop, again with backoff after Redis went away: arq itself ends then."""
-    wait_s = 0.05
+async def _consume(services: Services, steps: StepRunner, stop: asyncio.Event) -> None:
+    """Run arq's loop until ``stop``, again with backoff after Redis went away: arq itself ends then.
+
+    The steps that its messages began go on: they need no Redis.
+    """
+    stopping = asyncio.create_task(stop.wait())
+    wait_s = RESTART_MIN_S
     while not stop.is_set():
-        worker = _worker(services)
+        worker, began_at = _worker(services, steps), time.monotonic()
         running = asyncio.create_task(worker.async_run())
-        stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if stop.is_set():
-            await _drain(worker, running)
-            return
-        log.warning("worker.consumer_ended", error=repr(running.exception()), retry_s=wait_s)
-        await _end_jobs(worker)
-        await asyncio.sleep(wait_s)
+        if not stop.is_set():
+            log.warning("worker.consumer_ended", error=repr(running.exception()), retry_s=wait_s)
+        await _end(worker, running)
+        if time.monotonic() - began_at > RESTART_MAX_S:
+            wait_s = RESTART_MIN_S
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await asyncio.shield(stopping)
         wait_s = min(wait_s * 2, RESTART_MAX_S)
 
 
-def _worker(services: Services) -> Worker:
+def _worker(services: Services, steps: StepRunner) -> Worker:
     settings = services.settings
     if settings.redis_url is None:
         raise RuntimeError("open_services checks this")
@@ -87,29 +100,20 @@ def _worker(services: Services) -> Worker:
         handle_signals=False,
         job_serializer=serialize_job,
         job_deserializer=deserialize_job,
-        ctx={"services": services},
+        ctx={"steps": steps},
         log_results=False,
     )
 
 
-async def _drain(worker: Worker, running: asyncio.Task[None]) -> None:
-    """Take no new jobs, let the running steps end, then stop."""
-    worker.allow_pick_jobs = False
-    steps = [task for task in worker.tasks.values() if not task.done()]
-    if steps:
-        await asyncio.wait(steps, timeout=DRAIN_S)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    await _end_jobs(worker)
-
-
-async def _end_jobs(worker: Worker) -> None:
-    """Cancel what still runs and close the worker's own connections. Its tasks come back at once, or by their lease."""
-    steps = [task for task in worker.tasks.values() if not task.done()]
-    for step in steps:
-        step.cancel()
-    await asyncio.gather(*steps, return_exceptions=True)
-    await worker.pool.aclose(close_connection_pool=True)
+async def _end(worker: Worker, running: asyncio.Task[None]) -> None:
+    """End arq's loop and its jobs, which only wait for steps of ours, and close the worker's own connections."""
+    tasks = [running, *worker.tasks.values()]
+    while left := [task for task in tasks if not task.done()]:
+        for task in left:
+            task.cancel()  # more than once if need be: a client library may swallow it
+        await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await close_redis(worker.pool)
 
 
 def run() -> None:

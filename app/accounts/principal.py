@@ -11,6 +11,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_netw
 from typing import Literal
 
 from app.errors import InvalidParameter, ScopeMissing
+from app.limits import MAX_PER_MINUTE
 from app.values import MAX_CREDITS
 
 PREFIX = "sk-mg_"
@@ -61,6 +62,10 @@ class Principal:
     models: frozenset[str] | None
     """None: all models."""
     is_admin: bool
+    rpm: int | None = None
+    """Requests a minute; None: the setting's."""
+    seemed_empty: bool = False
+    """When the key was looked up, its account had nothing to spend: that may have changed since."""
 
     def require_scope(self, scope: str) -> None:
         """Raises: ScopeMissing. ``admin:*`` holds every ``admin:...`` scope, and nothing else."""
@@ -97,6 +102,13 @@ def checked_networks(cidrs: Iterable[str]) -> tuple[Network, ...]:
         return tuple(ip_network(cidr) for cidr in cidrs)
     except ValueError as error:
         raise InvalidParameter(f"'cidrs' must hold networks such as 192.0.2.0/24: {error}.", param="cidrs") from None
+
+
+def check_rpm(rpm: int | None) -> None:
+    if rpm is not None and not 1 <= rpm <= MAX_PER_MINUTE:
+        raise InvalidParameter(
+            f"'rpm' must be between 1 and {MAX_PER_MINUTE} requests a minute. To stop a key, revoke it.", param="rpm"
+        )
 
 
 def check_budget(budget: int | None, period: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import secrets
 import shutil
 from collections.abc import AsyncIterator
@@ -15,8 +16,9 @@ from starlette.requests import ClientDisconnect, Request
 
 from app.api.media_fields import root_field, settle_fields, shown, without_nulls
 from app.api.multipart import MultipartReader, data_url_error, readable
+from app.catalog.wording import shown as catalog_shown
 from app.errors import BodyTooLarge, InvalidParameter, Overloaded, UnsupportedMediaType
-from app.intake import Intake
+from app.intake import Intake, Sent
 from app.media.base64_stream import (
     BadBase64,
     DocumentTooLarge,
@@ -27,10 +29,13 @@ from app.media.base64_stream import (
     ValueTooLarge,
 )
 from app.settings import MIB, Settings
+from app.tasks.idempotency import fingerprint
 
 JSON_TEXT_BYTES = 4 * MIB
 """What a JSON body may hold besides its data: URLs; a prompt has at most 32,000 characters."""
 NESTING = 32
+KEY_HEADER = "Idempotency-Key"
+_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -65,7 +70,44 @@ async def read_body(request: Request, *, settings: Settings, spool: Path) -> Int
         if error.errno in _NO_SPACE:
             raise Overloaded("The server has no room for uploads now. Try again.", retry_after_s=10) from error
         raise
-    return Intake(fields=settle_fields(fields), spool=spool)
+    settled = settle_fields(fields)
+    return Intake(fields=settled, spool=spool, sent=_sent(request, settled))
+
+
+def _sent(request: Request, fields: dict[str, Any]) -> Sent:
+    """Return how this request is known again. Raises: InvalidParameter for a key that is none, or for two."""
+    header, field = request.headers.get(KEY_HEADER), fields.get("idempotency_key")
+    for name, key in ((KEY_HEADER, header), ("idempotency_key", field)):
+        if key is not None and not (isinstance(key, str) and _KEY.fullmatch(key)):
+            raise InvalidParameter(
+                f"Invalid value for '{name}': {catalog_shown(key)}. Allowed: 1 to 255 printable ASCII characters.",
+                param="idempotency_key",
+            )
+    if header is not None and field is not None and header != field:
+        raise InvalidParameter(
+            f"The header '{KEY_HEADER}' and the field 'idempotency_key' differ. Send one of them.",
+            param="idempotency_key",
+        )
+    count = request.headers.get("x-stainless-retry-count", "")
+    return Sent(
+        fingerprint=fingerprint(request.method, request.scope.get("path", ""), fields),
+        key=header if header is not None else field,
+        is_retry=count.isascii() and count.isdigit() and count.strip("0") != "",
+    )
+
+
+def announced_size(request: Request, settings: Settings) -> tuple[int | None, int]:
+    """Return the size the body says it has, and the most that is read of one. None: it does not say.
+
+    0 for one that says it is larger: `read_body` refuses that unread.
+    """
+    is_form = _content_type(request)[0] == "multipart/form-data"
+    most = settings.upload_total_bytes if is_form else settings.json_body_bytes
+    declared = request.headers.get("content-length", "")
+    if not (declared.isascii() and declared.isdigit()):
+        return None, most
+    size = int(declared[:20])
+    return (size if size <= most else 0), most
 
 
 def _content_type(request: Request) -> tuple[str, str]:

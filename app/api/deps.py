@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import structlog
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.requests import ClientDisconnect
 
 from app.accounts.principal import Principal
-from app.api.body import read_body, spool_folder
+from app.api.body import announced_size, read_body, spool_folder
 from app.api.errors import note_task
+from app.api.peer import peer_of
 from app.api.v1.wire import Sign
-from app.errors import MissingApiKey
-from app.intake import Intake
+from app.errors import InsufficientCredits, MissingApiKey, TooManyRequests
+from app.generation.turns import resting
+from app.intake import CallerLeft, Intake
+from app.limits import Standing
 from app.tasks.queries import TaskView
 from app.values import utcnow
 from app.wiring import Services
@@ -39,13 +47,45 @@ ServicesDep = Annotated[Services, Depends(get_services)]
 
 
 async def authenticate(request: Request, services: ServicesDep, credentials: Credentials) -> Principal:
-    """Return who calls. Raises: MissingApiKey, InvalidApiKey, IpNotAllowed."""
+    """Return who calls, and count the request.
+
+    Raises: MissingApiKey, InvalidApiKey, IpNotAllowed; TooManyRequests of this key, or of wrong ones from its source.
+    """
+    principal = await identify(request, services, credentials)
+    limit = principal.rpm or services.settings.key_rpm
+    if limit is not None:
+        standing = await services.rates.take(principal.key_id, limit)
+        request.state.answer_headers = _rate_headers(standing)
+        if not standing.is_granted:
+            raise TooManyRequests(
+                f"This API key may make {limit} requests a minute. Nothing was done or charged.",
+                retry_after_s=max(math.ceil(standing.retry_s), 1),
+            )
+    return principal
+
+
+async def identify(request: Request, services: ServicesDep, credentials: Credentials) -> Principal:
+    """Return who calls. Raises: as `authenticate`, but this key's requests are not counted."""
     if credentials is None or not credentials.credentials:
         raise MissingApiKey
-    peer = request.client.host if request.client else None
-    principal = await services.keys.authenticate(credentials.credentials, peer=peer)
+    peer = peer_of(request, services.settings.proxies)
+    principal = await services.callers.authenticate(credentials.credentials, peer=peer)
     structlog.contextvars.bind_contextvars(account_id=principal.account_id, key_id=principal.key_id)
     return principal
+
+
+def _rate_headers(standing: Standing) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"x-ratelimit-limit-requests", b"%d" % standing.limit),
+        (b"x-ratelimit-remaining-requests", b"%d" % standing.remaining),
+        (b"x-ratelimit-reset-requests", shown_duration(standing.reset_s).encode()),
+    ]
+
+
+def shown_duration(seconds: float) -> str:
+    """Return whole seconds, rounded up, as OpenAI writes them: ``0s``, ``12s``, ``1m0s``."""
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
 def requires(scope: str) -> Callable[[Principal], Coroutine[Any, Any, Principal]]:
@@ -58,9 +98,30 @@ def requires(scope: str) -> Callable[[Principal], Coroutine[Any, Any, Principal]
     return check
 
 
+def pays_for(scope: str) -> Callable[..., Coroutine[Any, Any, Principal]]:
+    """Make the dependency that returns a caller who may make something, before its body is read."""
+
+    async def check(request: Request, services: ServicesDep, principal: AnyPrincipal) -> Principal:
+        """Raises: ScopeMissing, InsufficientCredits, Overloaded when the disk is almost full."""
+        principal.require_scope(scope)
+        if request.method == "POST":
+            may_be_empty = principal.seemed_empty and not _repeats(request)
+            if may_be_empty and await services.accounts.is_penniless(principal.account_id):
+                raise InsufficientCredits
+            await services.room.check()
+        return principal
+
+    return check
+
+
+def _repeats(request: Request) -> bool:
+    """Whether the request may mean a task that was paid for already: that costs nothing."""
+    return "idempotency-key" in request.headers or request.headers.get("x-stainless-retry-count", "0") != "0"
+
+
 AnyPrincipal = Annotated[Principal, Depends(authenticate)]
-ImagesPrincipal = Annotated[Principal, Depends(requires(IMAGES_WRITE))]
-VideosPrincipal = Annotated[Principal, Depends(requires(VIDEOS_WRITE))]
+ImagesPrincipal = Annotated[Principal, Depends(pays_for(IMAGES_WRITE))]
+VideosPrincipal = Annotated[Principal, Depends(pays_for(VIDEOS_WRITE))]
 TasksPrincipal = Annotated[Principal, Depends(requires(TASKS_READ))]
 FilesPrincipal = Annotated[Principal, Depends(requires(FILES_READ))]
 AccountPrincipal = Annotated[Principal, Depends(requires(ACCOUNT_READ))]
@@ -72,13 +133,46 @@ def require_write(request: Request, principal: Principal, view: TaskView) -> Non
     principal.require_scope(f"{view.operation.kind}s:write")
 
 
-async def open_intake(request: Request, services: ServicesDep) -> AsyncIterator[Intake]:
+async def open_intake(request: Request, services: ServicesDep, principal: AnyPrincipal) -> AsyncIterator[Intake]:
     """Read the body into a folder of its own, which goes when the answer has left."""
-    async with spool_folder(services.settings) as spool:
+    async with _spool(services) as spool:
+        intake = await _read(request, services, principal, spool)
+        request.state.intake = intake
+        watching = asyncio.create_task(_watch(request, intake.gone))
+        try:
+            yield intake
+        except CallerLeft:
+            raise ClientDisconnect from None
+        finally:
+            watching.cancel()
+
+
+@asynccontextmanager
+async def _spool(services: Services) -> AsyncIterator[Path]:
+    async with spool_folder(services.settings) as folder:
+        try:
+            yield folder
+        finally:
+            services.uploads.release(folder)
+
+
+async def _read(request: Request, services: Services, principal: Principal, spool: Path) -> Intake:
+    """Read the body in its turn. Raises: as `read_body`; TooManyRequests, Overloaded when the turn does not come."""
+    size, most = announced_size(request, services.settings)
+    async with AsyncExitStack() as stack:
+        with resting():
+            await stack.enter_async_context(services.uploads.turn(principal.key_id, size))
+        services.uploads.reserve(spool, most if size is None else size)
         intake = await read_body(request, settings=services.settings, spool=spool)
-        if key := request.headers.get("idempotency-key"):
-            intake.fields.setdefault("idempotency_key", key)
-        yield intake
+    services.uploads.read(spool)
+    return intake
+
+
+async def _watch(request: Request, gone: asyncio.Event) -> None:
+    """Notice that the caller has hung up; the body is read, so that nothing else can come."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    gone.set()
 
 
 IntakeDep = Annotated[Intake, Depends(open_intake, scope="request")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import structlog
@@ -11,19 +12,25 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match
 
 from app.catalog.wording import shown
-from app.db import is_transient
+from app.db import is_transient, may_have_committed
 from app.errors import (
+    NO_ROOM,
+    DatabaseUnavailable,
     InternalError,
     InvalidParameter,
     MediagateError,
     MethodNotAllowed,
     OutcomeUnknown,
+    Overloaded,
+    QueueFull,
     RangeNotSatisfiable,
     RouteNotFound,
 )
+from app.intake import Intake
+from app.values import task_public_id
 
 log = structlog.get_logger()
 
@@ -54,15 +61,20 @@ def public_error(error: BaseException, request: Request) -> MediagateError:
         return _router_error(error, request)
     if isinstance(error, (SQLAlchemyError, ConnectionError)) and is_transient(error):
         log.warning("request.database_unavailable", error=type(error).__name__)
-        return OutcomeUnknown("The database is not reachable just now. Try again.", retry_after_s=2)
+        kind = OutcomeUnknown if may_have_committed(error) else DatabaseUnavailable
+        return kind("The database is not reachable just now. Try again.", retry_after_s=2)
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        log.error("request.disk_full", method=request.method, path=request.url.path, error=str(error))
+        return Overloaded("The server's disk is full just now. Try again.", retry_after_s=10)
     log.error("request.failed", method=request.method, path=request.url.path, exc_info=error)
     return InternalError(INTERNAL_MESSAGE)
 
 
 def render(error: MediagateError, request: Request) -> Response:
     """Return the envelope, with the headers that steer the SDKs' own retries."""
+    request.scope.setdefault("state", {})["reason"] = error.reason  # for the metrics
     headers: dict[str, str] = {}
-    error.task_id = error.task_id or request.scope.get("state", {}).get("task_id")
+    error.task_id = error.task_id or _task_of(request)
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
     if isinstance(error, MethodNotAllowed):
@@ -89,19 +101,41 @@ def request_id_of(request: Request) -> str | None:
     return found
 
 
+def _task_of(request: Request) -> str | None:
+    """Return the task that this request is about by now: one it named, made, or joined."""
+    state = request.scope.get("state", {})
+    intake: Intake | None = state.get("intake")
+    found: str | None = state.get("task_id")
+    return found or (task_public_id(intake.task_id) if intake is not None and intake.task_id is not None else None)
+
+
 def note_task(request: Request, task_id: str) -> None:
     """Tie whatever fails from here on to the task that now exists: the SDK must not send the request again."""
     request.state.task_id = task_id
 
 
 def allowed_methods(request: Request) -> list[str]:
-    """Return every method that some route takes at this path; the router itself knows only those of the first."""
-    routes = request.app.router.routes
+    """Return every method that some route takes at this path; the router itself knows only those of the first.
+
+    A path that a route names word for word is that route's alone: ``generations`` is no id.
+    """
+    routes = list(_leaves(request.app.router.routes))
+    routes = [route for route in routes if getattr(route, "path", None) == request.url.path] or routes
     return [
         method
         for method in METHODS
         if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
     ]
+
+
+def _leaves(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
+    """Yield the routes themselves: FastAPI keeps included routers whole."""
+    for route in routes:
+        included = getattr(route, "original_router", None)
+        if included is None:
+            yield route
+        else:
+            yield from _leaves(included.routes)
 
 
 def _should_retry(error: MediagateError, request: Request) -> bool | None:
@@ -113,7 +147,7 @@ def _should_retry(error: MediagateError, request: Request) -> bool | None:
         return False
     if (error.status == 500 or isinstance(error, OutcomeUnknown)) and request.method not in ("GET", "HEAD"):
         return False  # nobody knows how far it came
-    return True if error.status == 503 else None  # shed before any work
+    return True if error.status == 503 or isinstance(error, QueueFull) else None  # shed before any work
 
 
 def _invalid(error: RequestValidationError) -> InvalidParameter:

@@ -14,6 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import public_error, render
 from app.errors import InvalidParameter
+from app.failpoints import failpoint
+from app.intake import Intake
 from app.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -21,6 +23,10 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 REQUEST_ID_HEADER = b"x-request-id"
+REPLAYED_HEADER = (b"idempotent-replayed", b"true")
+NOT_STORED = (b"cache-control", b"no-store")
+"""Of every answer that is somebody's, errors too; a file's own header says how long its owner may keep it."""
+OWNED = ("/v1/", "/admin/", "/api/")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 
 
@@ -41,7 +47,7 @@ class RequestShell:
             return
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
-        answer = _Answer(send, request_id)
+        answer = _Answer(send, scope, request_id)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 self._check_head(scope)
@@ -53,6 +59,8 @@ class RequestShell:
                     raise
                 request = Request(scope, receive)
                 await render(public_error(error, request), request)(scope, receive, answer.send)
+            finally:
+                answer.note_delivery()
 
     def _check_head(self, scope: Scope) -> None:
         size = len(scope.get("raw_path") or b"") + len(scope["query_string"])
@@ -92,21 +100,49 @@ class _PacedBody:
 
 
 class _Answer:
-    """``send``, with our headers on the answer's start."""
+    """``send``, with our headers on the answer's start: those of every answer, and ``state["answer_headers"]``."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, scope: Scope, request_id: str) -> None:
         self._send = send
+        self._scope = scope
+        self._is_post = scope["method"] == "POST"
         self._request_id = request_id
         self.is_started = False
+        self._has_left = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            if self._is_post:
+                await failpoint("before_response")
             self.is_started = True
             present = {name.lower() for name, _ in message.get("headers", ())}
-            ours = ((REQUEST_ID_HEADER, self._request_id.encode()), (b"x-content-type-options", b"nosniff"))
+            ours = (
+                (REQUEST_ID_HEADER, self._request_id.encode()),
+                (b"x-content-type-options", b"nosniff"),
+                *self._scope.get("state", {}).get("answer_headers", ()),
+            )
+            if self._scope["path"].startswith(OWNED):
+                ours = (*ours, NOT_STORED)
             added = [(name, value) for name, value in ours if name not in present]
+            intake = self._intake
+            if intake is not None and intake.is_replay:
+                added.append(REPLAYED_HEADER)
             message = {**message, "headers": [*message.get("headers", ()), *added]}
+        is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
+        is_heard = is_last and self._intake is not None and not self._intake.gone.is_set()  # sending sets it too
         await self._send(message)
+        self._has_left = is_heard
+
+    @property
+    def _intake(self) -> Intake | None:
+        found: Intake | None = self._scope.get("state", {}).get("intake")
+        return found
+
+    def note_delivery(self) -> None:
+        """Remember that an answer about a task has left: only what did not arrive is joined by a retry."""
+        intake = self._intake
+        if self._has_left and intake is not None and intake.task_id is not None:
+            self._scope["app"].state.services.idempotency.handed_over(intake.task_id)
 
 
 def new_request_id() -> str:

@@ -7,15 +7,19 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from app.api.examples import error_example
+from app.api.samples import ANSWERS, ORDERS
 from app.api.v1.wire import ErrorEnvelope
 from app.catalog.load import Catalog
 from app.errors import (
+    BY_REASON,
     DatabaseUnavailable,
     InternalError,
     InvalidApiKey,
     IpNotAllowed,
     MediagateError,
     MissingApiKey,
+    TooManyRequests,
 )
 
 Json = dict[str, Any]
@@ -33,17 +37,31 @@ TAGS = [
     {"name": "Files", "description": "The bytes of results."},
     {"name": "Models", "description": "What can be used, with parameters and prices."},
     {"name": "Account", "description": "Credits, the ledger, and what was used."},
+    {"name": "Webhooks", "description": "Be told when a task ends: endpoints, their secrets, and what was sent."},
     {"name": "Administration", "description": "For keys with the scope `admin:*`."},
     {"name": "Operations", "description": "For load balancers and operators."},
 ]
 
 BINARY: Json = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
+EVENTS: Json = {  # one server-sent event
+    "text/event-stream": {
+        "schema": {
+            "type": "object",
+            "properties": {
+                "event": {"type": "string"},
+                "data": {"type": "string", "contentMediaType": "application/json"},
+            },
+            "required": ["event", "data"],
+        }
+    }
+}
 
 
 EVERYWHERE: tuple[type[MediagateError], ...] = (
     MissingApiKey,
     InvalidApiKey,
     IpNotAllowed,
+    TooManyRequests,
     InternalError,
     DatabaseUnavailable,
 )
@@ -64,6 +82,9 @@ CHARGED_HEADERS: Json = TASK_HEADERS | {
     "x-credits-charged": header("What this task cost.", "integer"),
     "x-credits-remaining": header("What the account can spend now.", "integer"),
 }
+REPLAYED: Json = {
+    "idempotent-replayed": header("`true`: the request was sent before, and this is about the task it made then.")
+}
 POLL_HEADERS: Json = TASK_HEADERS | {
     "openai-poll-after-ms": header("While it is not done: when to look again.", "integer")
 }
@@ -71,13 +92,33 @@ POLL_HEADERS: Json = TASK_HEADERS | {
 
 def errors(*kinds: type[MediagateError]) -> dict[int | str, Json]:
     """Document the statuses of these errors, with their reasons, and of those that belong to every route with a key."""
-    reasons: dict[int, list[str]] = {}
+    found: dict[int, dict[str, Json]] = {}
     for kind in (*kinds, *EVERYWHERE):
-        reasons.setdefault(kind.status, []).append(kind.reason)
+        found.setdefault(kind.status, {})[kind.reason] = {"value": {}}  # filled in by `document`
     return {
-        status: {"model": ErrorEnvelope, "description": ", ".join(f"`{word}`" for word in dict.fromkeys(words))}
-        for status, words in sorted(reasons.items())
+        status: {
+            "model": ErrorEnvelope,
+            "description": ", ".join(f"`{reason}`" for reason in examples),
+            "content": {"application/json": {"examples": examples}},
+        }
+        for status, examples in sorted(found.items())
     }
+
+
+REPEATABLE: Json = {
+    "parameters": [
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": False,
+            "description": "Your own word for this request. Sent again with the same key, it means the same task: no "
+            "second charge, for at least 48 hours. With another request the key is a 400 `idempotency_key_reused`. "
+            "The field `idempotency_key` does the same.",
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+        }
+    ]
+}
+"""Joined to the ``openapi_extra`` of every route that makes a task."""
 
 
 def json_body(schema: str, *, examples: Json | None = None) -> Json:
@@ -132,10 +173,25 @@ def document(app: FastAPI, catalog: Catalog) -> Json:
         default_image_model=catalog.default_image_model,
         default_video_model=catalog.default_video_model,
     )
+    for name, answer in ANSWERS.items():
+        if name in components:
+            components[name]["examples"] = [answer]
     for path in found["paths"].values():
         for operation in path.values():
             # Query and path faults are 400 here, never FastAPI's 422.
             operation.get("responses", {}).pop("422", None)
+            _fill_in(operation)
     for unused in ("HTTPValidationError", "ValidationError"):
         components.pop(unused, None)
     return found
+
+
+def _fill_in(operation: Json) -> None:
+    """Add samples that hold nulls: FastAPI's own builder drops those from whatever it is given."""
+    for answer in operation["responses"].values():
+        for reason, example in answer.get("content", {}).get("application/json", {}).get("examples", {}).items():
+            if reason in BY_REASON:
+                example["value"] = error_example(BY_REASON[reason])
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json")
+    if body is not None and operation["operationId"] in ORDERS:
+        body["examples"] = {"usual": {"value": ORDERS[operation["operationId"]]}}

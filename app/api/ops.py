@@ -56,6 +56,8 @@ async def healthz() -> Response:
     operation_id="readyz",
 )
 async def readyz(request: Request, services: ServicesDep) -> Response:
+    if services.waiters.is_stopping:
+        return json_answer(Readiness(status="not_ready", reason="stopping"), status=503)
     fault, has_redis = await asyncio.gather(
         _database_fault(services, request.app.state.head_revision), _has_redis(services)
     )

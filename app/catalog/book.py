@@ -19,12 +19,12 @@ from app.catalog import upkeep
 from app.catalog.load import Catalog
 from app.catalog.routes import RouteRows, entry_of
 from app.catalog.rows import changing, from_json, rows_of
-from app.catalog.secrets import SecretBox
 from app.catalog.spec import Route, UpstreamSpec
 from app.catalog.upstreams import UpstreamRows, Version
 from app.db import is_transient, once, retried, sqlstate_of
 from app.errors import MediagateError, SecretDamaged, WrongSecretsKey
 from app.journal import Actor
+from app.sealing import SecretBox
 from app.settings import find_secret
 from app.upstreams.protocols import Capabilities, Upstream
 from app.upstreams.registry import Account, Registry, RouteEntry, Snapshot

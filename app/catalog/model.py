@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.catalog import pricing
-from app.catalog.options import GATEWAY_FIELDS, UNUSED, RequestOptions, read_options, read_prompt
+from app.catalog.options import GATEWAY_FIELDS, RequestOptions, read_options, read_prompt
 from app.catalog.parameters import Choice as ChoiceParameter
 from app.catalog.parameters import Hint, Parameter, Size
 from app.catalog.pricing import Quote
@@ -123,7 +123,6 @@ class Model:
         draft = Draft(self.id, self._operation(operation))
         self._judge_names(fields, draft)
         options = read_options(fields, kind=self.type, model=self.id)
-        draft.warnings += [warning for name, warning in UNUSED.items() if name in fields]
         self._read_inputs(fields, draft)
         ignored = self._ignored(fields, draft)
         asked = self._read_parameters(fields, draft, ignored, defaults or {})

@@ -14,7 +14,7 @@ from app.values import MAX_CREDITS
 PROMPT_CHARS = 32_000
 METADATA_PAIRS, METADATA_KEY_CHARS, METADATA_VALUE_CHARS = 16, 64, 512
 _WEBHOOK_URL = re.compile(r"https?://[^\s\x00-\x20\x7f]{1,2040}", re.IGNORECASE)
-_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,27 +146,21 @@ GATEWAY_FIELDS: dict[str, GatewayField] = {
         {
             "type": "string",
             "maxLength": 2048,
-            "description": "To be called once when the task ends; not used by this version.",
+            "description": "Told when this task ends, beside the account's webhook endpoints: a public URL.",
         },
         _matching(_WEBHOOK_URL),
     ),
     "idempotency_key": GatewayField(
-        "1 to 255 visible ASCII characters",
+        "1 to 255 printable ASCII characters",
         {
             "type": "string",
             "minLength": 1,
             "maxLength": 255,
-            "description": "As the header Idempotency-Key; not used by this version.",
+            "description": "As the header Idempotency-Key: the same request sent again with it means the same task.",
         },
         _matching(_IDEMPOTENCY_KEY),
     ),
 }
-
-UNUSED = {
-    "webhook_url": "'webhook_url' is not used by this version: poll the task, or follow its events.",
-    "idempotency_key": "'idempotency_key' is not used by this version: a repeated request is a new task.",
-}
-"""Fields that are read and checked already, and do nothing yet -> the warning that says so."""
 
 
 def read_options(fields: Mapping[str, Any], *, kind: str, model: str) -> RequestOptions:

@@ -11,11 +11,12 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.catalog.rows import changing, rows_of
-from app.catalog.secrets import Place, Sealed, SecretBox
+from app.catalog.secrets import Place
 from app.catalog.upstreams import target_of
 from app.db import once, retried
 from app.errors import SecretDamaged, WrongSecretsKey
 from app.journal import Actor, note
+from app.sealing import Sealed, SecretBox
 
 log = structlog.get_logger(__name__)
 

@@ -31,10 +31,11 @@ from app.catalog.rows import (
     rows_of,
     unknown,
 )
-from app.catalog.secrets import Place, Sealed, SecretBox
+from app.catalog.secrets import Place
 from app.db import once, retried
 from app.errors import InvalidParameter, UpstreamExists, UpstreamNotFound
 from app.journal import Actor, changes, note
+from app.sealing import Sealed, SecretBox
 from app.upstreams.protocols import Capabilities
 from app.upstreams.registry import UpstreamState
 

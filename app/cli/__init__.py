@@ -19,10 +19,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "accounts": ("app.cli.accounts:accounts", "Create, list, suspend and limit accounts."),
     "keys": ("app.cli.keys:keys", "Create, list, limit, rotate and revoke API keys."),
     "credits": ("app.cli.credits:credits", "Top up, adjust and show credits."),
-    "tasks": ("app.cli.tasks:tasks", "List, show and cancel tasks."),
+    "tasks": ("app.cli.tasks:tasks", "Find, show, cancel, resolve and refund tasks."),
     "models": ("app.cli.tasks:models", "Check config/models.yaml, and the routes that are in use."),
     "upstreams": ("app.cli.upstreams:upstreams", "Add, change, drain, rotate and delete accounts at vendors."),
     "routes": ("app.cli.routes:routes", "List and change which upstream serves a model."),
+    "webhooks": ("app.cli.webhooks:webhooks", "Show an account's webhook endpoints and deliveries; send again."),
     "providers": ("app.cli.providers:providers", "List the code for vendors, and test whether one keeps the contract."),
 }
 

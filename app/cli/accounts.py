@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from app.cli.books import by_whom
 from app.cli.output import emit, json_option, table
 from app.cli.session import actor, with_database
 from app.values import MAX_CREDITS
@@ -37,7 +38,7 @@ def create(email: str, amount: int, admin: bool, name: str | None, as_json: bool
         from app.values import Credits
 
         accounts = Accounts(engine)
-        account = await accounts.create(email, name=name, is_admin=admin)
+        account = await accounts.create(email, name=name, is_admin=admin, actor=by_whom())
         if amount:
             ref = f"start:{account.public_id}"
             await Ledger(engine).top_up(account.id, Credits(amount), ref=ref, actor=actor())
@@ -95,7 +96,7 @@ def _changed(email: str, method: str, **values: int) -> dict[str, Any]:
     async def work(_: Settings, engine: AsyncEngine) -> dict[str, Any]:
         from app.accounts.users import Accounts
 
-        return _shown(await getattr(Accounts(engine), method)(email, **values))
+        return _shown(await getattr(Accounts(engine), method)(email, **values, actor=by_whom()))
 
     return with_database(work)
 

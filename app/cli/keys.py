@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic import SecretStr
 
+from app.cli.books import by_whom
 from app.cli.output import emit, json_option, table
 from app.cli.session import with_database
 from app.values import MAX_CREDITS, utcnow
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 PERIODS = click.Choice(["total", "day", "month"])
+RPM_HELP = "Requests a minute; MEDIAGATE_KEY_RPM without this option."
+NO_PEPPER = "this command hashes no key"
 
 
 @click.group()
@@ -42,6 +47,7 @@ def _parts(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> li
 )
 @click.option("--scopes", multiple=True, callback=_parts, help="What it may do, with commas; all but admin:* without.")
 @click.option("--cidrs", multiple=True, callback=_parts, help="Networks it may be used from, with commas.")
+@click.option("--rpm", type=click.IntRange(min=1, max=1_000_000), help=RPM_HELP)
 @click.option("--expires-in-days", type=click.IntRange(min=1, max=36_500), help="Never without this option.")
 @json_option
 def create(
@@ -52,6 +58,7 @@ def create(
     models: list[str],
     scopes: list[str],
     cidrs: list[str],
+    rpm: int | None,
     expires_in_days: int | None,
     as_json: bool,
 ) -> None:
@@ -62,16 +69,19 @@ def create(
 
         _check_models(settings, models)
         account = await Accounts(engine).get(email)
-        return await _keys(settings, engine).mint(
-            account.id,
-            name=name,
-            scopes=scopes,
-            models=models or None,
-            cidrs=cidrs,
-            budget=budget,
-            period=period,  # type: ignore[arg-type]  # click has checked the words
-            expires_at=None if expires_in_days is None else utcnow() + timedelta(days=expires_in_days),
-        )
+        async with _open_keys(settings, engine) as keys:
+            return await keys.mint(
+                account.id,
+                name=name,
+                scopes=scopes,
+                models=models or None,
+                cidrs=cidrs,
+                budget=budget,
+                period=period,  # type: ignore[arg-type]  # click has checked the words
+                rpm=rpm,
+                expires_at=None if expires_in_days is None else utcnow() + timedelta(days=expires_in_days),
+                actor=by_whom(),
+            )
 
     _say_minted(with_database(work, mint_secrets=True), as_json)
 
@@ -86,7 +96,8 @@ def list_keys(email: str | None, as_json: bool) -> None:
         from app.accounts.users import Accounts
 
         account_id = None if email is None else (await Accounts(engine).get(email)).id
-        return [_shown(key) for key in await _keys(settings, engine).list(account_id)]
+        async with _open_keys(settings, engine) as keys:
+            return [_shown(key) for key in await keys.list(account_id)]
 
     rows = with_database(work)
     brief = [
@@ -105,7 +116,8 @@ def revoke(key: str, as_json: bool) -> None:
     async def work(settings: Settings, engine: AsyncEngine) -> KeyInfo:
         from app.accounts.keys import parse_key_id
 
-        return await _keys(settings, engine).revoke(parse_key_id(key))
+        async with _open_keys(settings, engine) as keys:
+            return await keys.revoke(parse_key_id(key), actor=by_whom())
 
     revoked = with_database(work)
     emit(_shown(revoked), as_json=as_json, text=f"{revoked.public_id} of {revoked.email} is revoked.")
@@ -127,7 +139,8 @@ def rotate(key: str, overlap_hours: int, as_json: bool) -> None:
     async def work(settings: Settings, engine: AsyncEngine) -> MintedKey:
         from app.accounts.keys import parse_key_id
 
-        return await _keys(settings, engine).rotate(parse_key_id(key), timedelta(hours=overlap_hours))
+        async with _open_keys(settings, engine) as keys:
+            return await keys.rotate(parse_key_id(key), timedelta(hours=overlap_hours), actor=by_whom())
 
     _say_minted(with_database(work, mint_secrets=True), as_json)
 
@@ -139,29 +152,48 @@ def rotate(key: str, overlap_hours: int, as_json: bool) -> None:
 )
 @click.option("--period", type=PERIODS, default="total", show_default=True, help="When the budget starts anew.")
 @click.option("--max-in-flight", type=click.IntRange(min=0), help="Unfinished tasks at once; the account's without.")
+@click.option("--rpm", type=click.IntRange(min=1, max=1_000_000), help=RPM_HELP)
 @json_option
-def limits(key: str, budget: int | None, period: str, max_in_flight: int | None, as_json: bool) -> None:
+def limits(
+    key: str, budget: int | None, period: str, max_in_flight: int | None, rpm: int | None, as_json: bool
+) -> None:
     """Set the limits of a key anew, all of them."""
 
     async def work(settings: Settings, engine: AsyncEngine) -> KeyInfo:
         from app.accounts.keys import parse_key_id
 
-        return await _keys(settings, engine).set_limits(
-            parse_key_id(key),
-            budget=budget,
-            period=period,  # type: ignore[arg-type]  # click has checked the words
-            max_in_flight=max_in_flight,
-        )
+        async with _open_keys(settings, engine) as keys:
+            return await keys.set_limits(
+                parse_key_id(key),
+                budget=budget,
+                period=period,  # type: ignore[arg-type]  # click has checked the words
+                max_in_flight=max_in_flight,
+                rpm=rpm,
+                actor=by_whom(),
+            )
 
     shown = _shown(with_database(work))
-    brief = {name: shown[name] for name in ("id", "email", "budget", "period", "spent", "held", "max_in_flight")}
+    brief = {name: shown[name] for name in ("id", "email", "budget", "period", "spent", "held", "max_in_flight", "rpm")}
     emit(shown, as_json=as_json, text=table([brief], empty=""))
 
 
-def _keys(settings: Settings, engine: AsyncEngine) -> Keys:
+@asynccontextmanager
+async def _open_keys(settings: Settings, engine: AsyncEngine) -> AsyncIterator[Keys]:
+    """Open the keys, and a way to tell the running processes what changes. Without Redis they learn it in seconds."""
     from app.accounts.keys import Keys
+    from app.log import configure
+    from app.queue import make_redis
 
-    return Keys(engine, settings.key_pepper or SecretStr(""))  # none: the command makes no key, so nothing is hashed
+    pepper = settings.key_pepper or SecretStr(NO_PEPPER)
+    if settings.redis_url is None:
+        yield Keys(engine, pepper)
+        return
+    configure(form="console", level="warning")  # to standard error: the answer stays clean
+    redis = make_redis(settings.redis_url.get_secret_value())
+    try:
+        yield Keys(engine, pepper, redis=redis)
+    finally:
+        await redis.aclose(close_connection_pool=True)
 
 
 def _check_models(settings: Settings, models: list[str]) -> None:
@@ -197,6 +229,8 @@ def _shown(key: KeyInfo) -> dict[str, Any]:
         "held": key.held,
         "in_flight": key.in_flight,
         "max_in_flight": key.max_in_flight,
+        "rpm": key.rpm,
+        "pepper": key.pepper,
         "replaces": None if key.replaces is None else f"key_{key.replaces}",
         "created_at": key.created_at,
         "expires_at": key.expires_at,

@@ -12,6 +12,7 @@ from app.accounts.keys import SCOPES, Keys
 from app.accounts.users import Account, Accounts
 from app.credits.ledger import Ledger
 from app.errors import AccountNotFound
+from app.journal import Actor
 from app.settings import credentials_file, write_private
 from app.values import Credits
 
@@ -20,7 +21,7 @@ DEMO_EMAIL = "demo@mediagate.local"
 DEMO_CREDITS = Credits(10_000)
 DEMO_REF = "seed:demo"
 KEY_NAME = "first key"
-ACTOR = "up"
+ACTOR = Actor("up")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +72,12 @@ async def _account(accounts: Accounts, email: str, *, is_admin: bool = False) ->
     try:
         return await accounts.get(email)
     except AccountNotFound:
-        return await accounts.create(email, is_admin=is_admin)
+        return await accounts.create(email, is_admin=is_admin, actor=ACTOR)
 
 
 async def _only_key(keys: Keys, account: Account, *, scopes: tuple[str, ...] = ()) -> str:
     """Mint the account's first key, and revoke one that an earlier start minted and could not write down."""
     for key in await keys.list(account.id):
         if key.name == KEY_NAME and key.revoked_at is None:
-            await keys.revoke(key.id)
-    return (await keys.mint(account.id, name=KEY_NAME, scopes=scopes)).secret
+            await keys.revoke(key.id, actor=ACTOR)
+    return (await keys.mint(account.id, name=KEY_NAME, scopes=scopes, actor=ACTOR)).secret

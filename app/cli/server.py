@@ -40,13 +40,13 @@ def api(host: str | None, port: int | None, fd: int | None, as_json: bool) -> No
 
     import uvicorn
 
-    from app.api.protocol import EnvelopeProtocol
+    from app.api.server import Connection, Server
 
+    app = import_module("app.main").create_app()
     config = uvicorn.Config(
-        "app.main:create_app",
-        factory=True,
+        app,
         loop="uvloop",
-        http=EnvelopeProtocol,
+        http=Connection,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -56,9 +56,8 @@ def api(host: str | None, port: int | None, fd: int | None, as_json: bool) -> No
         backlog=BACKLOG,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=int(settings.shutdown_wait_s),
     )
-    server = uvicorn.Server(config)
+    server = Server(config, app, settings)
     # uvicorn raises the signal once more when it is done; a stop that was asked for is a success.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)

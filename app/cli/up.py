@@ -135,7 +135,7 @@ async def _prepare(settings: Settings) -> Credentials:
     await migrate(url)
     engine = make_engine(url, pool_size=2)
     try:
-        keys = Keys(engine, settings.key_pepper, cache_s=0)
+        keys = Keys(engine, settings.key_pepper)
         return await seed(engine, keys, data=settings.data, base_url=settings.base_url)
     finally:
         await engine.dispose()
@@ -176,7 +176,10 @@ def _programs(settings: Settings, stream: LogStream) -> Iterator[Program]:
         "MEDIAGATE_REDIS_URL": _secret(settings.redis_url),
         "PYTHONUNBUFFERED": "1",
     }
-    for name, stop_s in (("worker", WORKER_STOP_S), ("api", settings.shutdown_wait_s + GRACE_S)):
+    for name, stop_s in (
+        ("worker", WORKER_STOP_S),
+        ("api", settings.shutdown_delay_s + settings.shutdown_wait_s + GRACE_S),
+    ):
         yield Program(name, [command, name], env=env, stop_s=stop_s, sink=stream.sink(name))
 
 

@@ -10,13 +10,15 @@ import click
 
 from app.cli.books import by_whom, options_option, upstream_shown, with_book
 from app.cli.output import emit, json_option, readable, table
-from app.cli.session import NEGATIVE, Refused
+from app.cli.session import NEGATIVE, Refused, with_database
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from app.catalog.book import Book
     from app.catalog.upstreams import UpstreamInfo
+    from app.settings import Settings
 
 CONNECT_S = 5.0
 BRIEF = ("name", "provider", "state", "concurrency", "has_secret", "version", "open_tasks")
@@ -184,10 +186,25 @@ def test(name: str, as_json: bool) -> None:
 def reencrypt(drop_unreadable: bool, as_json: bool) -> None:
     """Seal all secrets anew under the first key of MEDIAGATE_SECRETS_KEY; afterwards the others can go."""
     done = with_book(lambda book: book.reencrypt(actor=by_whom(), drop_unreadable=drop_unreadable))
-    text = f"{done.sealed} secrets lie under the first key now."
+    webhooks, lost = with_database(lambda settings, engine: _reseal_webhooks(settings, engine, drop_unreadable))
+    text = f"{done.sealed} secrets of accounts and {webhooks} of webhooks lie under the first key now."
     if done.dropped:
         text += f" These accounts lost theirs and are disabled: {', '.join(done.dropped)}"
-    emit({"sealed": done.sealed, "dropped": list(done.dropped)}, as_json=as_json, text=text)
+    if lost:
+        text += f" {lost} signing secrets of webhooks are lost: their owners must rotate them."
+    emit(
+        {"sealed": done.sealed, "dropped": list(done.dropped), "webhooks": webhooks, "webhooks_lost": lost},
+        as_json=as_json,
+        text=text,
+    )
+
+
+async def _reseal_webhooks(settings: Settings, engine: AsyncEngine, drop_unreadable: bool) -> tuple[int, int]:
+    from app.sealing import SecretBox
+    from app.webhooks.secrets import Secrets
+
+    assert settings.secrets_key is not None  # noqa: S101 - the book asked for it before
+    return await Secrets(engine, SecretBox(settings.secrets_key)).reencrypt(drop_unreadable=drop_unreadable)
 
 
 async def _checks(book: Book, name: str) -> list[dict[str, Any]]:

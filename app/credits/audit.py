@@ -10,10 +10,11 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.db import patient
 from app.values import task_public_id
 
 GRACE_S = 600.0  # a result is written before its row is ready, and an input before its task exists
-STATEMENT_TIMEOUT_MS = 600_000
+STATEMENT_TIMEOUT_S = 600.0
 
 StoredObject = tuple[str, float, int]
 """Key, time of writing (Unix seconds), size in bytes."""
@@ -36,7 +37,7 @@ class Finding:
 
 class Audit:
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+        self._engine = patient(engine, statement_s=STATEMENT_TIMEOUT_S)
 
     async def run(self, stored: Iterable[StoredObject] | None = None) -> list[Finding]:
         """Check everything on one snapshot; I10 only when the storage's objects are given.
@@ -45,7 +46,6 @@ class Audit:
         """
         async with self._engine.connect() as connection:
             connection = await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-            await connection.exec_driver_sql(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}")
             totals = (await connection.exec_driver_sql(_TOTALS)).mappings().one()
             findings = [
                 Finding(name, title, await _violations(connection, noun, sql), totals[table])

@@ -19,15 +19,21 @@ from app import db
 from app.errors import (
     AccountNotFound,
     AccountSuspended,
+    BalanceTooHigh,
+    DatabaseUnavailable,
+    IdempotencyKeyReused,
     InsufficientCredits,
     InvalidApiKey,
     InvalidRequest,
     KeyBudgetExhausted,
     TooManyTasks,
 )
+from app.failpoints import failpoint
+from app.journal import Actor, note
 from app.values import MAX_CREDITS, Credits
 
 NOTHING = Credits(0)
+LOCK_TIMEOUT = "55P03"
 
 
 class ReferenceConflict(InvalidRequest):
@@ -58,12 +64,25 @@ class Promise:
     request: Mapping[str, Any]
     inputs: Sequence[Mapping[str, Any]]
     """Rows for ``mg_put_files``; the bytes lie in the storage already."""
+    idempotency_key: str | None = None
+    fingerprint: bytes | None = None
+    """What the caller sent, as a digest; needed with a key."""
 
     def arguments(self) -> tuple[Any, ...]:
         return (
             self.task_id, self.key_id, self.kind, self.model, self.pool, _whole(self.hold), self.wait_s,
-            json.dumps(self.request), json.dumps(list(self.inputs)),
+            json.dumps(self.request), json.dumps(list(self.inputs)), self.idempotency_key, self.fingerprint,
         )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What became of a promise."""
+
+    task_id: UUID
+    """Another task than the promised one when its idempotency key was used before: then nothing was done."""
+    token: int
+    """Of the lease; 0: the task is queued."""
 
 
 class Ledger:
@@ -72,32 +91,33 @@ class Ledger:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def accept(self, promise: Promise) -> None:
-        """Create the queued task and put its worst-case price aside.
+    async def accept(self, promise: Promise) -> UUID:
+        """Create the queued task and put its worst-case price aside. Returns the task that is meant: an older one when
+        the promise's idempotency key was used before, and then nothing was done.
 
-        Raises: InsufficientCredits, KeyBudgetExhausted, TooManyTasks, InvalidApiKey (revoked by now), AccountSuspended.
+        Raises: InsufficientCredits, KeyBudgetExhausted, TooManyTasks, InvalidApiKey (revoked by now), AccountSuspended,
+        IdempotencyKeyReused.
         """
-        await self._promise(
-            "SELECT mg_accept($1, $2, $3, $4, $5, $6, $7, $8::text::jsonb, $9::text::jsonb)", promise, ()
-        )
+        sql = """SELECT mg_accept($1, $2, $3, $4, $5, $6, $7, $8::text::jsonb, $9::text::jsonb, $10, $11) AS meant,
+            0 AS token"""
+        return (await self._promise(sql, promise, ())).task_id
 
     async def begin(
         self, promise: Promise, *, provider: str, owner: str, lease_s: float, deadline_s: float, slots: int
-    ) -> int:
-        """Accept the task and claim it for this process, with its first attempt row. Returns the lease token, or 0:
-        the upstream has ``slots`` tasks of this pool already, and this one is queued.
+    ) -> Kept:
+        """Accept the task and claim it for this process, with its first attempt row. The token is that of the lease, or
+        0: the upstream has ``slots`` tasks of this pool already, and this one is queued; or an older task is meant.
 
         Raises: as `accept`.
         """
-        rows = await self._promise(
-            """SELECT mg_begin($1, $2, $3, $4, $5, $6, $7, $8::text::jsonb, $9::text::jsonb,
-                $10, $11, $12, $13, $14) AS token""",
+        return await self._promise(
+            """SELECT meant, coalesce(token, 0) AS token FROM mg_begin($1, $2, $3, $4, $5, $6, $7, $8::text::jsonb,
+                $9::text::jsonb, $12, $13, $14, $15, $16, $10, $11)""",
             promise,
             (provider, owner, lease_s, deadline_s, slots),
         )
-        return int(rows[0]["token"])
 
-    async def _promise(self, sql: str, promise: Promise, more: tuple[Any, ...]) -> list[Any]:
+    async def _promise(self, sql: str, promise: Promise, more: tuple[Any, ...]) -> Kept:
         tries = 0
 
         async def work() -> list[Any]:
@@ -105,14 +125,24 @@ class Ledger:
             tries += 1
             if tries > 1:  # an earlier COMMIT may have gone through although its answer was lost
                 made = await db.once(
-                    self._engine, "SELECT lease_token AS token FROM tasks WHERE id = $1", (promise.task_id,)
+                    self._engine,
+                    "SELECT id AS meant, lease_token AS token FROM tasks WHERE id = $1",
+                    (promise.task_id,),
                 )
                 if made:
                     return made
-            return await db.once(self._engine, sql, promise.arguments() + more)
+            try:
+                return await db.once(self._engine, sql, promise.arguments() + more)
+            except DBAPIError as error:
+                is_locked = db.sqlstate_of(error) == LOCK_TIMEOUT
+                if promise.idempotency_key is not None and is_locked and tries == 1:
+                    # The first request with this key is still on its way: the next try shall find what it left.
+                    raise DatabaseUnavailable("The database is busy. Try again.", retry_after_s=1) from error
+                raise
 
         with money_errors(needed=promise.hold):
-            return await db.retried(work)
+            [row] = await db.retried(work)
+        return Kept(UUID(str(row["meant"])), int(row["token"]))
 
     async def finish(
         self,
@@ -159,7 +189,10 @@ class Ledger:
             rows = await db.once(self._engine, sql, arguments)
             return bool(rows[0]["ok"])
 
-        return await db.retried(work)
+        await failpoint("before_settle")
+        settled = await db.retried(work)
+        await failpoint("after_settle")
+        return settled
 
     async def top_up(
         self,
@@ -167,31 +200,48 @@ class Ledger:
         amount: Credits,
         *,
         ref: str,
-        actor: str,
+        actor: Actor | str,
         note: str | None = None,
         kind: Literal["topup", "grant"] = "topup",
     ) -> int:
         """Add bought (``topup``) or given (``grant``) credits; the same ``ref`` adds once. Returns the ledger row's id.
 
-        Raises: ReferenceConflict.
+        Raises: ReferenceConflict, BalanceTooHigh.
         """
         contra = "topup" if kind == "topup" else "promo"
         return await self._post(account_id, kind, contra, amount, ref, actor, note)
 
-    async def adjust(self, account_id: int, amount: Credits, *, ref: str, actor: str, note: str | None = None) -> int:
-        """Correct the balance by ``amount``, either way; never below what is held. Raises: InsufficientCredits."""
+    async def adjust(
+        self, account_id: int, amount: Credits, *, ref: str, actor: Actor | str, note: str | None = None
+    ) -> int:
+        """Correct the balance by ``amount``, either way; never below what is held.
+
+        Raises: InsufficientCredits, BalanceTooHigh.
+        """
         return await self._post(account_id, "adjust", "adjust", amount, ref, actor, note)
 
     async def _post(
-        self, account_id: int, kind: str, contra: str, amount: int, ref: str, actor: str, note: str | None
+        self, account_id: int, kind: str, contra: str, amount: int, ref: str, actor: Actor | str, text: str | None
     ) -> int:
+        """Write the line and the audit's row together; a repeated reference writes neither again."""
+        by = Actor(actor) if isinstance(actor, str) else actor
+
         async def work() -> int:
-            rows = await db.once(
-                self._engine,
-                "SELECT mg_post($1, $2, $3, $4, $5, $6, p_note => $7) AS id",
-                (account_id, kind, contra, _whole(amount), ref, actor, note),
-            )
-            return int(rows[0]["id"])
+            async with db.transaction(self._engine) as connection:
+                made = await connection.exec_driver_sql(
+                    "SELECT mg_post($1, $2, $3, $4, $5, $6, p_note => $7) AS id",
+                    (account_id, kind, contra, _whole(amount), ref, by.name, text),
+                )
+                line = await connection.exec_driver_sql(
+                    "SELECT id, amount, balance, created_at = now() AS is_new FROM ledger WHERE id = $1",
+                    (made.scalar_one(),),
+                )
+                row = line.mappings().one()
+                if row["is_new"]:
+                    after = {"balance": row["balance"], "amount": row["amount"], "reference": ref, "note": text}
+                    before = {"balance": row["balance"] - row["amount"]}
+                    await note(connection, by, f"credits.{kind}", f"account:{account_id}", before=before, after=after)
+                return int(row["id"])
 
         with money_errors(needed=Credits(abs(amount))):
             return await db.retried(work)
@@ -199,7 +249,7 @@ class Ledger:
     async def balance(self, account_id: int) -> Balance:
         """Return what the account can spend, and what its running tasks hold. Raises: AccountNotFound."""
         sql = "SELECT posted - held AS credits, held FROM accounts WHERE id = $1"
-        rows = await db.retried(lambda: db.once(self._engine, sql, (account_id,)))
+        rows = await db.read(self._engine, sql, (account_id,))
         if not rows:
             raise AccountNotFound(f"acct_{account_id}")
         return Balance(Credits(rows[0]["credits"]), Credits(rows[0]["held"]))
@@ -212,6 +262,8 @@ def money_errors(*, needed: Credits) -> Iterator[None]:
         yield
     except DBAPIError as error:
         match db.sqlstate_of(error):
+            case "MG400":
+                raise IdempotencyKeyReused from error
             case "MG401":
                 raise InvalidApiKey from error
             case "MG402":
@@ -227,6 +279,8 @@ def money_errors(*, needed: Credits) -> Iterator[None]:
                 raise AccountSuspended from error
             case "MG429":
                 raise TooManyTasks from error
+            case "23514" if "accounts_posted_max" in str(error.orig):
+                raise BalanceTooHigh from error
         raise
 
 

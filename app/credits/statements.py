@@ -87,8 +87,7 @@ class Statements:
 
 
 def ledger_csv(entries: Iterable[Entry]) -> str:
-    """Return lines with a header, as a spreadsheet reads them."""
-    return _csv(
+    return csv_text(
         ("seq", "created_at", "kind", "amount", "balance", "task_id", "model", "key_id", "reference", "note"),
         (
             (
@@ -109,10 +108,11 @@ def ledger_csv(entries: Iterable[Entry]) -> str:
 
 
 def usage_csv(rows: Iterable[UsageRow], by: By) -> str:
-    return _csv((by, "tasks", "credits"), ((row.group, row.tasks, row.credits) for row in rows))
+    return csv_text((by, "tasks", "credits"), ((row.group, row.tasks, row.credits) for row in rows))
 
 
-def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return rows with a header, as a spreadsheet reads them."""
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     writer.writerow(header)

@@ -11,7 +11,7 @@ import hashlib
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.tracing import Trace
 from yarl import URL
 
-from app.errors import InputUrlRefused, InputUrlUnreachable, InvalidMedia
+from app.errors import NO_ROOM, InputUrlRefused, InputUrlUnreachable, InvalidMedia, Overloaded
 from app.fetch.guard import Refused, Rules, Target, judge_addresses, judge_url
 from app.fetch.sniff import HEAD_BYTES, sniff
 from app.settings import MIB, Settings
@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 MAX_REDIRECTS = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _WRITE_BYTES = 256 * 1024
+DROP_BYTES, DROP_S = 16 * 1024, 1.0
 _HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "Mediagate"}
 
 
@@ -130,7 +131,7 @@ class SafeFetcher:
         ``allowed_types`` are media types as ``sniff`` tells them; ``host_suffixes`` narrows the hosts, for every hop;
         ``owner`` is whose share of the slots it takes;
         ``total_s`` covers all of it, the wait for a slot too. Raises: InputUrlRefused,
-        InputUrlUnreachable; InvalidMedia for a file that is empty or of another type.
+        InputUrlUnreachable; InvalidMedia for a file that is empty or of another type; Overloaded when the disk is full.
         """
         hop = _Hop("")
         try:
@@ -148,6 +149,35 @@ class SafeFetcher:
             log.info("fetch.failed", host=hop.host, why=str(error) or "timeout")
             public = getattr(error, "public", None) or "could not be read"
             raise InputUrlUnreachable(f"The URL in '{param}' {public}.", param=param) from None
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            log.error("fetch.disk_full", host=hop.host)
+            raise Overloaded("The server has no room for this file now. Try again.", retry_after_s=10) from None
+
+    def check(self, url: str, *, param: str) -> None:
+        """Judge what can be judged without the network. Raises: InputUrlRefused."""
+        try:
+            target = judge_url(url, self._rules)
+            if target.address is not None and not target.is_allow_listed:
+                judge_addresses([target.address], self._rules)
+        except Refused as error:
+            log.info("fetch.refused", why=str(error))
+            raise InputUrlRefused(
+                f"The URL in '{param}' is not allowed. It must be a public URL.", param=param
+            ) from None
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], *, total_s: float) -> int:
+        """Send ``body`` once and return the status; no redirect is followed, and what is answered is dropped.
+
+        Raises: Refused, Unreachable, TimeoutError. Who calls limits how many there are at once.
+        """
+        async with asyncio.timeout(total_s):
+            target = judge_url(url, self._rules)
+            addresses = await self._resolve(target)
+            async with self._open(target, addresses, headers=headers, body=body) as response:
+                await _drop(response)
+                return response.status
 
     async def _follow(
         self,
@@ -194,7 +224,14 @@ class SafeFetcher:
         return judge_addresses(found, self._rules)
 
     @asynccontextmanager
-    async def _open(self, target: Target, addresses: tuple[str, ...]) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _open(
+        self,
+        target: Target,
+        addresses: tuple[str, ...],
+        *,
+        headers: Mapping[str, str] = _HEADERS,
+        body: bytes | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Connect to one of the addresses and read the answer's head. Nothing is shared with any other fetch."""
         connector = _PinnedConnector(addresses, ssl_context=self._ssl)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._limits.connect_s)
@@ -208,7 +245,13 @@ class SafeFetcher:
         ) as session:
             try:
                 async with asyncio.timeout(self._limits.connect_s + self._limits.first_byte_s):
-                    response = await session.get(URL(target.url, encoded=True), headers=_HEADERS, allow_redirects=False)
+                    response = await session.request(
+                        "GET" if body is None else "POST",
+                        URL(target.url, encoded=True),
+                        headers=headers,
+                        data=body,
+                        allow_redirects=False,
+                    )
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 raise Unreachable(f"no answer: {type(error).__name__}") from None
             try:
@@ -360,6 +403,15 @@ class _PinnedResolver(AbstractResolver):
 
     async def close(self) -> None:
         """Nothing is held."""
+
+
+async def _drop(response: aiohttp.ClientResponse) -> None:
+    """Read a short answer to its end, so that the receiver is not cut off; a long or slow one is not waited for."""
+    try:
+        async with asyncio.timeout(DROP_S):
+            await response.content.readexactly(DROP_BYTES)
+    except (asyncio.IncompleteReadError, aiohttp.ClientError, OSError, ValueError):
+        return
 
 
 def _addresses(host: str, port: int) -> list[str]:

@@ -6,24 +6,31 @@ A step may run twice or at once: the lease decides who works, and every write ca
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from uuid import UUID
 
 import structlog
 
 from app.errors import (
+    NO_ROOM,
     NOT_CHARGED,
     ProviderUnavailable,
 )
+from app.failpoints import failpoint
 from app.generation.context import Steps
 from app.generation.deliver import WorkFolder
 from app.generation.poll import Poller
 from app.generation.submit import Submitter
+from app.settings import MIB
 from app.tasks.lifecycle import Claimed, Due, LeaseLost, Status
 from app.upstreams.protocols import PartialSink, SubmitSafety
 
 log = structlog.get_logger()
 
 PROBE_AGAIN_S = 1.0
+FULL_AGAIN_S = 2.0
+ROOM_BYTES = 8 * MIB
+"""With less free disk nothing is sent to an upstream, and nothing is fetched."""
 
 
 class Advancer:
@@ -93,6 +100,7 @@ class Advancer:
 
     async def carry(self, task: Claimed, *, is_fresh: bool, on_partial: PartialSink | None = None) -> float | None:
         """Do one step of a claimed task. Returns the seconds until the next one; None: it ended, or is not ours."""
+        await failpoint("after_claim")
         step_log = log.bind(task_id=str(task.id), pool=task.pool, attempt=task.attempt_no)
         try:
             async with self._steps.leases.held(task):
@@ -123,13 +131,27 @@ class Advancer:
                 await steps.lifecycle.progressed(task, percent=still[1], wake_s=still[2])
             return None
         provider = steps.registry.provider_of(task.upstream)
-        async with WorkFolder(steps.settings.spool_dir) as folder:
+        async with AsyncExitStack() as stack:
+            try:
+                folder = await stack.enter_async_context(WorkFolder(steps.settings.spool_dir, room_bytes=ROOM_BYTES))
+            except OSError as error:
+                if error.errno not in NO_ROOM:
+                    raise
+                return await self._no_room(task, is_fresh=is_fresh)
             call = steps.call_of(task, folder)
             if task.status is Status.STORING:
                 return await self._poller.store(task, provider, call)
             if is_fresh or provider.capabilities.submit is SubmitSafety.IDEMPOTENT:
                 return await self._submitter.submit(task, provider, call, is_fresh=is_fresh, on_partial=on_partial)
             return await self._submitter.look_for(task, provider, call)
+
+    async def _no_room(self, task: Claimed, *, is_fresh: bool) -> float:
+        """Pay for nothing that cannot be stored: whatever the task waited for, it waits a little longer."""
+        log.error("disk.full", task_id=str(task.id), status=task.status)
+        if is_fresh:
+            return await self._submitter.unsent(task, "no room for a result", wake_s=FULL_AGAIN_S)
+        await self._steps.lifecycle.release(task, wake_s=FULL_AGAIN_S, is_poison=False)
+        return FULL_AGAIN_S
 
     async def announce(self, task_id: UUID) -> None:
         """Wake everybody who waits for this task, here and in the other processes."""

@@ -10,6 +10,7 @@ from uuid import UUID
 import structlog
 
 from app.credits.ledger import Ledger
+from app.db import until_done
 from app.errors import NOT_CHARGED, InternalError, MediagateError, ResultUnavailable, UpstreamErrorPublic
 from app.generation.build import image_request, video_request
 from app.generation.deliver import Delivery
@@ -85,7 +86,7 @@ class Steps:
 
     async def request_of(self, task: Claimed) -> ImageRequest | VideoRequest:
         """Return the task's request in neutral form. Raises: LeaseLost when the task is gone."""
-        view = await self.queries.find(task.id)
+        view = await until_done(lambda: self.queries.find(task.id))
         if view is None:
             raise LeaseLost(str(task.id))
         return self.neutral(view)
@@ -103,7 +104,7 @@ class Steps:
 
     async def elsewhere(self, task_id: UUID, pool: str) -> str | None:
         """Return another free pool for a queued task; None, too, for one that is bound to its account."""
-        view = await self.queries.find(task_id)
+        view = await until_done(lambda: self.queries.find(task_id))
         if view is None or view.request.get("source"):
             return None
         route = await self.router.elsewhere(view.model, self.neutral(view), view.request["params"], pool=pool)
@@ -112,20 +113,24 @@ class Steps:
     async def note_cost(self, task: Claimed, cost: Cost | None) -> None:
         """Keep what the attempt cost us, where the upstream told."""
         if cost is not None:
-            await self.lifecycle.note_cost(task, micros=cost.micros, currency=cost.currency)
+            await until_done(lambda: self.lifecycle.note_cost(task, micros=cost.micros, currency=cost.currency))
 
     async def fail(
         self, task: Claimed, error: MediagateError, *, attempt: str | None = None, attempt_error: str | None = None
     ) -> None:
         """Settle as failed and release the hold; nothing when somebody else settled it."""
-        if await self.ledger.fail(
-            task.id,
-            task.token,
-            reason=error.reason,
-            message=error.message,
-            attempt=attempt,
-            attempt_error=attempt_error,
-        ):
+
+        async def fail() -> bool:
+            return await self.ledger.fail(
+                task.id,
+                task.token,
+                reason=error.reason,
+                message=error.message,
+                attempt=attempt,
+                attempt_error=attempt_error,
+            )
+
+        if await until_done(fail):  # what the upstream said is not forgotten while the database is away
             await self.ended(task, f"failed: {error.reason}")
 
     async def is_over(self, task: Claimed) -> bool:
@@ -140,14 +145,19 @@ class Steps:
 
     async def cancelled(self, task: Claimed) -> None:
         """Settle as cancelled and release the hold; nothing when somebody else settled it."""
-        if await self.ledger.cancel(task.id, task.token):
+        if await until_done(lambda: self.ledger.cancel(task.id, task.token)):
             await self.ended(task, "cancelled")
 
     async def ended(self, task: Claimed, how: str) -> None:
         """Tell whoever waits, and wake the next in line: a place became free."""
+        self.leases.let_go(task.id)
         log.info("task.ended", task_id=str(task.id), how=how)
         await self.announce(task.id)
-        following = await self.lifecycle.next_queued(task.pool)
+        try:
+            following = await self.lifecycle.next_queued(task.pool)
+        except Exception as error:  # noqa: BLE001 - the task has ended whatever happens here; the sweep wakes the next
+            log.info("task.next_not_found", error=type(error).__name__)
+            return
         if following is not None:
             await self.queue.enqueue(following)
 

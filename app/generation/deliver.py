@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import shutil
+import time
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 from app.catalog.pricing import charge
 from app.credits.ledger import Ledger
 from app.db import until_done
-from app.errors import NOT_CHARGED, InvalidMedia, ResultUnavailable
-from app.generation.files import NewFile, remove_files, store_files
+from app.errors import NO_ROOM, NOT_CHARGED, InvalidMedia, ResultUnavailable
+from app.failpoints import failpoint
+from app.generation.files import NewFile, remove_files, store_files, with_room
 from app.media.checks import Checker
 from app.media.headers import ImageHeader, read_image_header
 from app.requests import ImageRequest, MediaFile
@@ -23,17 +27,29 @@ from app.upstreams.protocols import ImageResult, VideoResult
 from app.values import new_id
 
 _PIECE = 1024 * 1024
+YOUNG_S = 60.0
+"""Beyond it a result that waits for the database is made young again: the sweep takes old files without a row."""
 
 
 class WorkFolder:
-    """A folder for one step, removed at its end whatever happens."""
+    """A folder for one step, removed at its end whatever happens. ``room_bytes``: with less free disk it is refused.
 
-    def __init__(self, parent: Path) -> None:
+    Raises: OSError when the disk is full.
+    """
+
+    def __init__(self, parent: Path, *, room_bytes: int = 0) -> None:
         self._path = parent / f"step-{new_id().hex}"
+        self._room_bytes = room_bytes
 
     async def __aenter__(self) -> Path:
-        self._path.mkdir(parents=True)
+        await asyncio.to_thread(self._make)
         return self._path
+
+    def _make(self) -> None:
+        self._path.mkdir(parents=True)
+        if self._room_bytes and shutil.disk_usage(self._path).free < self._room_bytes:
+            self._path.rmdir()
+            raise OSError(errno.ENOSPC, "too little room for a result", str(self._path))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -49,12 +65,21 @@ class Delivery:
         self._ledger = ledger
 
     async def image(self, task: Claimed, request: ImageRequest, result: ImageResult) -> str:
-        """Keep the image, as asked for, and capture its price. Raises: ResultUnavailable, LeaseLost."""
-        path, header = await self._as_asked(task, request, result.path)
-        media = await _described(path, header.mime, "result", width=header.width, height=header.height)
-        await self._finish(
-            task, [NewFile(media, "result")], delivered=1.0, result={"revised_prompt": result.revised_prompt}
-        )
+        """Keep the image, as asked for, and capture its price. While the disk is full it waits for room.
+
+        Raises: ResultUnavailable, also when there was no room until the deadline; LeaseLost.
+        """
+        await failpoint("after_download")
+        until = task.claimed_at + self._settings.deadline_image_s
+        try:
+            path, header = await with_room(partial(self._as_asked, task, request, result.path), until=until)
+            media = await _described(path, header.mime, "result", width=header.width, height=header.height)
+            revised: dict[str, object] = {"revised_prompt": result.revised_prompt}
+            await self._finish(task, [NewFile(media, "result")], delivered=1.0, result=revised, until=until)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            raise no_room() from error
         return f"{header.width}x{header.height}"
 
     async def _as_asked(self, task: Claimed, request: ImageRequest, path: Path) -> tuple[Path, ImageHeader]:
@@ -76,8 +101,9 @@ class Delivery:
     async def video(self, task: Claimed, result: VideoResult, folder: Path) -> str:
         """Keep the video with its thumbnail and GIF, and capture the seconds delivered.
 
-        Raises: InvalidMedia when the file cannot be read, LeaseLost.
+        Raises: InvalidMedia when the file cannot be read, OSError when the disk is full, LeaseLost.
         """
+        await failpoint("after_download")
         facts = await self._checker.probe_video(result.video, param="result")
         thumbnail = result.thumbnail
         if thumbnail is None:
@@ -89,16 +115,20 @@ class Delivery:
         files = [NewFile(video, "result"), NewFile(await _image(thumbnail), "thumbnail")]
         if result.gif is not None:
             files.append(NewFile(await _described(result.gif, "image/gif", "result"), "gif"))
-        await self._finish(task, files, delivered=facts.duration_s, result={})
+        await self._finish(task, files, delivered=facts.duration_s, result={}, until=0.0)
         return f"{facts.width}x{facts.height}, {facts.duration_s:.2f} s"
 
     async def _finish(
-        self, task: Claimed, files: list[NewFile], *, delivered: float, result: dict[str, object]
+        self, task: Claimed, files: list[NewFile], *, delivered: float, result: dict[str, object], until: float
     ) -> None:
-        rows, keys = await store_files(self._storage, files, ttl=self._settings.result_ttl)
+        rows, keys = await store_files(self._storage, files, ttl=self._settings.result_ttl, until=until)
         price = charge(task.request["quote"], delivered)
+        stored_at = time.monotonic()
 
         async def finish() -> bool:
+            if time.monotonic() - stored_at > YOUNG_S:
+                for key in keys:
+                    await self._storage.touch(key)
             return await self._ledger.finish(task.id, task.token, charge=price, files=rows, result=result)
 
         # What was paid for waits for the database as long as the lease is ours.
@@ -112,6 +142,10 @@ def _header_of(path: Path) -> ImageHeader:
     if header is None:
         raise _unreadable()
     return header
+
+
+def no_room() -> ResultUnavailable:
+    return ResultUnavailable(f"The upstream's result could not be stored. {NOT_CHARGED}")
 
 
 def _unreadable() -> ResultUnavailable:

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import structlog
+
+from app.errors import NO_ROOM, Overloaded
 from app.requests import MediaFile
 from app.storage.base import BlobStore, new_key
 from app.tasks.queries import StoredFile
 from app.values import new_id
+
+log = structlog.get_logger()
+
+FULL_WAIT_S = 1.0
+"""How often it is tried again while the disk is full."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +36,37 @@ class NewFile:
     position: int = 0
 
 
-async def store_files(
+async def with_room(work: Callable[[], Awaitable[T]], *, until: float) -> T:
+    """Do it again while the disk is full, until then (monotonic seconds). Raises: OSError when it still is."""
+    while True:
+        try:
+            return await work()
+        except OSError as error:
+            if error.errno not in NO_ROOM or time.monotonic() >= until:
+                raise
+            log.error("disk.full", error=str(error))
+        await asyncio.sleep(FULL_WAIT_S)
+
+
+async def store_inputs(
     storage: BlobStore, files: Iterable[NewFile], *, ttl: timedelta
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """As `store_files`, for a caller who was promised nothing yet. Raises: Overloaded when the disk is full."""
+    try:
+        return await store_files(storage, files, ttl=ttl, until=0.0)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        log.error("disk.full", error=str(error))
+        raise Overloaded("The server's disk is full just now. Nothing was charged.", retry_after_s=10) from None
+
+
+async def store_files(
+    storage: BlobStore, files: Iterable[NewFile], *, ttl: timedelta, until: float
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Put every file into the storage, durably. Returns the rows for ``mg_put_files`` and the keys.
 
-    Either all are stored, or none: a failure removes what was stored before it.
+    Either all are stored, or none: a failure removes what was stored before it. ``until``: as for `with_room`.
     """
     rows: list[dict[str, Any]] = []
     keys: list[str] = []
@@ -37,7 +75,7 @@ async def store_files(
             file_id = new_id()
             key = new_key(file_id)
             keys.append(key)
-            await storage.adopt(file.media.path, key)
+            await with_room(partial(storage.adopt, file.media.path, key), until=until)
             rows.append(
                 {
                     "id": str(file_id),

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -16,6 +17,8 @@ from app.errors import InternalError, MediagateError, Overloaded, SyncWaitExceed
 from app.generation.advance import Advancer
 from app.generation.prepare import Prepared, Preparer
 from app.generation.promise import Promiser
+from app.generation.repeats import Repeats
+from app.generation.turns import hold_is_placed
 from app.intake import Intake
 from app.queue import ArqQueue
 from app.requests import Operation
@@ -56,6 +59,7 @@ class Images:
         self,
         *,
         settings: Settings,
+        repeats: Repeats,
         preparer: Preparer,
         promiser: Promiser,
         lifecycle: Lifecycle,
@@ -65,6 +69,7 @@ class Images:
         queue: ArqQueue,
     ) -> None:
         self._settings = settings
+        self._repeats = repeats
         self._preparer = preparer
         self._promiser = promiser
         self._lifecycle = lifecycle
@@ -81,19 +86,27 @@ class Images:
         while the task goes on.
         """
         task_id, work = await self._start(principal, intake, operation, on_partial=None)
-        return await self._finished(task_id, work)
+        return await self._finished(task_id, work, intake)
 
     async def accept(self, principal: Principal, intake: Intake, *, operation: Operation) -> TaskView:
-        """Promise one image, leave it to the workers, and return its queued task."""
+        """Promise one image, leave it to the workers, and return its queued task; a repeated request's as it is."""
+        joined = await self._repeats.find(principal, intake)
+        if joined is not None:
+            return joined
         prepared = await self._preparer.prepare(principal, intake, operation)
-        task_id = await self._promiser.accept(principal, prepared)
+        task_id = await self._promiser.accept(principal, prepared, intake)
+        if intake.is_replay:
+            return await self._repeats.join(principal, intake, task_id)
         await self._queue.enqueue(task_id)
         return await self._get(task_id)
 
     async def events(
         self, principal: Principal, intake: Intake, *, operation: Operation
     ) -> AsyncIterator[Started | Partial | Completed]:
-        """Yield the start, interim images, the finished task. A wrong request is raised by the first step."""
+        """Yield the start, interim images, the finished task; of a task that was joined only start and end.
+
+        A wrong request is raised by the first step.
+        """
         partials: asyncio.Queue[tuple[int, Path]] = asyncio.Queue()
         is_watched = True
 
@@ -110,7 +123,8 @@ class Images:
             partials.put_nowait((index, kept))
 
         task_id, work = await self._start(principal, intake, operation, on_partial=on_partial)
-        end = asyncio.ensure_future(self._finished(task_id, work))
+        end = asyncio.ensure_future(self._finished(task_id, work, intake))
+        is_over = False
         try:
             yield Started(task_public_id(task_id))
             while True:
@@ -120,37 +134,53 @@ class Images:
                     yield Partial(*next_partial.result())
                     continue
                 next_partial.cancel()
+                is_over = True
                 yield Completed(await end)
                 return
         finally:
             is_watched = False
             end.cancel()
+            if not is_over and work is not None and not intake.has_key:
+                leaving = asyncio.create_task(self._abandon(task_id))
+                self._running.add(leaving)
+                leaving.add_done_callback(self._ended)
 
     async def _start(
         self, principal: Principal, intake: Intake, operation: Operation, on_partial: PartialSink | None
-    ) -> tuple[UUID, asyncio.Task[None]]:
+    ) -> tuple[UUID, asyncio.Task[None] | None]:
+        """Promise and begin; or join the task of the same request, which others work on."""
+        joined = await self._repeats.find(principal, intake)
+        if joined is not None:
+            return joined.id, None
         if len(self._running) >= MAX_WAITERS:
             raise Overloaded("Too many images are being made just now. Try again.", retry_after_s=2)
         prepared = await self._preparer.prepare(principal, intake, operation)
         # From the promise on nothing may be cut off by a caller who hangs up: both run in tasks of their own.
-        return await asyncio.shield(asyncio.ensure_future(self._begin(principal, prepared, on_partial)))
+        return await asyncio.shield(asyncio.ensure_future(self._begin(principal, prepared, intake, on_partial)))
 
     async def _begin(
-        self, principal: Principal, prepared: Prepared, on_partial: PartialSink | None
-    ) -> tuple[UUID, asyncio.Task[None]]:
-        task_id, claimed = await self._promiser.begin(principal, prepared)
-        work = asyncio.create_task(self._to_the_end(task_id, claimed, on_partial))
+        self, principal: Principal, prepared: Prepared, intake: Intake, on_partial: PartialSink | None
+    ) -> tuple[UUID, asyncio.Task[None] | None]:
+        task_id, claimed = await self._promiser.begin(principal, prepared, intake)
+        if intake.is_replay:
+            await self._repeats.join(principal, intake, task_id)
+            return task_id, None
+        work = asyncio.create_task(self._to_the_end(task_id, claimed, on_partial, intake))
         self._running.add(work)
         work.add_done_callback(self._ended)
         return task_id, work
 
-    async def _to_the_end(self, task_id: UUID, claimed: Claimed | None, on_partial: PartialSink | None) -> None:
+    async def _to_the_end(
+        self, task_id: UUID, claimed: Claimed | None, on_partial: PartialSink | None, intake: Intake
+    ) -> None:
         """Take step after step in this process, until the task has ended or another one ended it."""
         silent = 0
         wait_s: float | None = 0.0
         if claimed is not None:
             wait_s = await self._advancer.carry(claimed, is_fresh=True, on_partial=on_partial)
         while wait_s is not None:
+            if intake.is_abandoned:
+                await self._abandon(task_id)
             if await self._waiters.wait(task_id, wait_s):
                 return
             found = await self._advancer.claim(task_id, only=True)
@@ -167,12 +197,20 @@ class Images:
         if not work.cancelled() and (error := work.exception()) is not None:
             log.warning("image.left_to_the_sweep", error=type(error).__name__)
 
-    async def _finished(self, task_id: UUID, work: asyncio.Task[None]) -> TaskView:
+    async def _finished(self, task_id: UUID, work: asyncio.Task[None] | None, intake: Intake) -> TaskView:
         """Wait for the end, wherever the work is done. Raises: the task's error, SyncWaitExceeded."""
+        hold_is_placed()  # or there is one: a joined task's
         ended = asyncio.ensure_future(self._waiters.wait(task_id, self._settings.sync_wait_max_s))
+        gone = asyncio.ensure_future(intake.gone.wait())
+        ends: set[asyncio.Future[Any]] = {ended} if work is None else {ended, work}
         try:
-            await asyncio.wait({work, ended}, return_when=asyncio.FIRST_COMPLETED)
-            view = await self._get(task_id)
+            view = await self._get(task_id) if work is None else None
+            if view is None or not view.is_final:
+                done, _ = await asyncio.wait({*ends, gone}, return_when=asyncio.FIRST_COMPLETED)
+                if gone in done and work is not None and intake.is_abandoned:
+                    await self._abandon(task_id)
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                view = await self._get(task_id)
             if not view.is_final:  # the step left it to its lease, or to another process
                 await ended
                 view = await self._get(task_id)
@@ -181,6 +219,7 @@ class Images:
             raise
         finally:
             ended.cancel()
+            gone.cancel()
         if not view.is_final:
             raise SyncWaitExceeded(
                 f"The image is not ready after {self._settings.sync_wait_max_s:.0f} s. The task goes on: "
@@ -190,6 +229,11 @@ class Images:
         if view.error is not None:
             raise view.error
         return view
+
+    async def _abandon(self, task_id: UUID) -> None:
+        """The caller has left: cancel what is still queued. What an upstream may have by now goes on, and is kept."""
+        if await self._repeats.abandon(task_id):
+            await self._advancer.announce(task_id)
 
     async def _get(self, task_id: UUID) -> TaskView:
         view = await self._queries.find(task_id)

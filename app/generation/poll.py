@@ -8,10 +8,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from contextlib import AsyncExitStack
 
 import structlog
 
-from app.errors import ContentPolicyViolation, InvalidMedia, UpstreamErrorPublic
+from app.db import is_transient
+from app.errors import NO_ROOM, ContentPolicyViolation, DatabaseUnavailable, InvalidMedia, UpstreamErrorPublic
+from app.failpoints import failpoint
 from app.generation.context import Steps
 from app.generation.deliver import WorkFolder
 from app.generation.submit import said
@@ -41,6 +44,7 @@ PER_UPSTREAM = 200
 AT_ONCE = 32
 """Of those, how many are asked at the same time."""
 TICK_S = 0.1
+AWAY_S = 1.0
 
 StillRunning = tuple[Claimed, int | None, float]
 
@@ -54,24 +58,45 @@ class Poller:
         self._places: dict[str, asyncio.Semaphore] = {}
         self._still: list[StillRunning] = []
         self._asking: set[asyncio.Task[None]] = set()
+        self._is_stopping = False
 
     async def run(self) -> None:
-        """Poll what is due until cancelled."""
+        """Poll what is due until cancelled. What is being asked or fetched outlives an absence of the database."""
         try:
-            while True:
-                await self._write_down()
-                full = [upstream for upstream, count in self._busy.items() if count >= PER_UPSTREAM]
-                claimed = await self._steps.lifecycle.claim_running(limit=BATCH, but=full)
-                for task in claimed:
-                    self._busy[task.upstream] += 1
-                    asking = asyncio.create_task(self._ask(task))
-                    self._asking.add(asking)
-                    asking.add_done_callback(self._asking.discard)
+            while not self._is_stopping:
+                try:
+                    await self._round()
+                except Exception as error:
+                    if not (is_transient(error) or isinstance(error, DatabaseUnavailable)):
+                        raise
+                    log.warning("poller.database_away", error=type(error).__name__)
+                    await asyncio.sleep(AWAY_S)
                 await asyncio.sleep(TICK_S)
-        finally:
-            for asking in self._asking:
-                asking.cancel()
-            await asyncio.gather(*self._asking, return_exceptions=True)
+        except asyncio.CancelledError:
+            await self.drain(0.0)
+            raise
+
+    async def _round(self) -> None:
+        await self._write_down()
+        full = [upstream for upstream, count in self._busy.items() if count >= PER_UPSTREAM]
+        for task in await self._steps.lifecycle.claim_running(limit=BATCH, but=full):
+            self._busy[task.upstream] += 1
+            asking = asyncio.create_task(self._ask(task))
+            self._asking.add(asking)
+            asking.add_done_callback(self._asking.discard)
+
+    async def drain(self, timeout_s: float) -> int:
+        """Claim nothing more, wait for what is asked and fetched, cancel the rest. Returns how many were cancelled."""
+        self._is_stopping = True
+        if self._asking and timeout_s > 0:
+            await asyncio.wait(self._asking, timeout=timeout_s)
+        left = list(self._asking)
+        for asking in left:
+            asking.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        if timeout_s > 0:
+            await self._write_down()
+        return len(left)
 
     async def look_at_given_up(self) -> int:
         """Ask once more about videos that were given up at their deadline. Returns how many succeeded late.
@@ -99,13 +124,17 @@ class Poller:
     async def _write_down(self) -> None:
         if self._still:
             still, self._still = self._still, []
-            await self._steps.lifecycle.all_progressed(still)
+            try:
+                await self._steps.lifecycle.all_progressed(still)
+            except DatabaseUnavailable:
+                self._still = [*still, *self._still]
+                raise
 
     async def _ask(self, task: Claimed) -> None:
         try:
             place = self._places.setdefault(task.upstream, asyncio.Semaphore(AT_ONCE))
             async with place, self._steps.leases.held(task):
-                still = await self.one(task)
+                still = None if self._is_stopping else await self.one(task)
                 if still is not None:
                     self._still.append(still)
         except LeaseLost:
@@ -122,9 +151,15 @@ class Poller:
         if await steps.is_over(task):
             return None
         provider = steps.registry.provider_of(task.upstream)
-        async with WorkFolder(steps.settings.spool_dir) as folder:
-            call = steps.call_of(task, folder)
-            return await self._poll(task, provider, call)
+        async with AsyncExitStack() as stack:
+            try:
+                folder = await stack.enter_async_context(WorkFolder(steps.settings.spool_dir))
+            except OSError as error:
+                if error.errno not in NO_ROOM:
+                    raise
+                log.error("disk.full", task_id=str(task.id), status=task.status)
+                return task, None, RETRY_S
+            return await self._poll(task, provider, steps.call_of(task, folder))
 
     async def _poll(self, task: Claimed, provider: Provider, call: Call) -> StillRunning | None:
         steps = self._steps
@@ -147,6 +182,7 @@ class Poller:
             log.warning("task.poll_failed", task_id=str(task.id), error=type(error).__name__)
             await steps.health.note(task.pool, is_ok=False)
             return task, None, wait_s
+        await failpoint("after_poll")
         if not isinstance(state, Finished):
             return task, state.percent, wait_s
         await steps.lifecycle.storing(task)
@@ -171,11 +207,14 @@ class Poller:
         except UpstreamFailed as error:
             await self._failed(task, error, UpstreamErrorPublic(said(error)))
             return None
-        except (UpstreamError, InvalidMedia) as error:
-            # A file that cannot be read is given up after a few tries; one that cannot be had now, at the deadline.
+        except (UpstreamError, InvalidMedia, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in NO_ROOM:
+                raise
+            # A file that cannot be read is given up after a few tries; one that cannot be had now, or for which the
+            # disk has no room, at the deadline.
             is_poison = isinstance(error, InvalidMedia)
             log.warning("task.store_failed", task_id=str(task.id), error=type(error).__name__, claims=task.claims)
-            wait_s = RETRY_S if is_poison else FETCH_AGAIN_S
+            wait_s = FETCH_AGAIN_S if isinstance(error, UpstreamError) else RETRY_S
             await steps.lifecycle.release(task, wake_s=wait_s, is_poison=is_poison)
             return wait_s
         await steps.ended(task, done)

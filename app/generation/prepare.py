@@ -6,7 +6,7 @@ The order is from cheap to dear: the fields first, then fetching, then looking i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from app.catalog.model import Choice, Model
 from app.catalog.pricing import Quote
 from app.errors import InvalidRequest, ModelNotAllowed, PriceAboveMax
 from app.fetch.client import SafeFetcher
+from app.generation.admission import Admission, Place
 from app.generation.build import image_request, video_request
 from app.generation.route import Router
+from app.generation.turns import resting
 from app.intake import Intake, MediaRef, Upload
 from app.media.checks import Checker
 from app.requests import ImageRequest, MediaFile, Operation, VideoRequest
@@ -57,6 +59,7 @@ class Prepared:
             "quote": self.quote.frozen(),
             "warnings": list(self.choice.warnings),
             "metadata": self.choice.options.metadata,
+            **({"webhook_url": self.choice.options.webhook_url} if self.choice.options.webhook_url else {}),
             **({"source": dict(source), "source_task": source["task"]} if source else {}),
         }
 
@@ -71,6 +74,7 @@ class Preparer:
         catalog: Catalog,
         registry: Registry,
         router: Router,
+        admission: Admission,
         fetcher: SafeFetcher,
         checker: Checker,
     ) -> None:
@@ -78,6 +82,7 @@ class Preparer:
         self._catalog = catalog
         self._registry = registry
         self._router = router
+        self._admission = admission
         self._fetcher = fetcher
         self._checker = checker
 
@@ -90,18 +95,22 @@ class Preparer:
         defaults: Mapping[str, Any] | None = None,
         upstream: str | None = None,
         source: MediaFile | None = None,
+        is_quote: bool = False,
     ) -> Prepared:
         """Judge everything and return what may be promised.
 
         ``operation`` is the endpoint's (an input may make it an edit); ``defaults`` stand in for the model's own, such
-        as those of a remix's source; ``upstream`` pins the route, ``source`` is its video.
-        Raises: any error of the 400 family, ModelNotFound, ModelNotAllowed, ProviderUnavailable.
+        as those of a remix's source; ``upstream`` pins the route, ``source`` is its video. A quote needs no room in a
+        queue. Raises: any error of the 400 family, ModelNotFound, ModelNotAllowed, ProviderUnavailable, QueueFull.
         """
         model = self._catalog.pick(intake.fields, operation)
         if not principal.may_use(model.id):
             raise ModelNotAllowed(f"This API key may not use the model '{model.id}'.", param="model")
         choice = model.choose(intake.fields, operation=operation, defaults=defaults)
-        inputs = await self._inputs(principal, choice, intake.spool)
+        if choice.options.webhook_url is not None:
+            self._fetcher.check(choice.options.webhook_url, param="webhook_url")
+        with resting():  # for whoever sends the references, and for the children that look into them
+            inputs = await self._inputs(principal, choice, intake.spool)
         sized = next((file for file in sorted(inputs, key=_leads) if file.width and file.height), None)
         shape = (sized.width, sized.height) if sized else (None, None)
         params = model.with_input_shape(choice.params, *shape)
@@ -115,9 +124,20 @@ class Preparer:
         if choice.options.partial_images:
             params["partial_images"] = choice.options.partial_images
         choice = replace(choice, params=params, warnings=warnings)
-        route = await self._router.choose(model.id, neutral_request(choice, inputs, source), params, upstream=upstream)
+        request = neutral_request(choice, inputs, source)
+        routes = await self._router.choices(model.id, request, params, upstream=upstream)
+        route = routes[0] if is_quote else await self._with_room(principal, routes, choice.operation.kind)
         account = self._registry.account(route.upstream)
         return Prepared(model, choice, quote, inputs, route, account.provider, account.concurrency)
+
+    async def _with_room(self, principal: Principal, routes: Sequence[RouteEntry], kind: str) -> RouteEntry:
+        """Return the first route whose queue is not full. Raises: QueueFull."""
+        settings = self._settings
+        return await self._admission.admit(
+            [Place(route, self._registry.account(route.upstream).concurrency) for route in routes],
+            account_id=principal.account_id,
+            max_wait_s=settings.queue_wait_image_s if kind == "image" else settings.queue_wait_video_s,
+        )
 
     async def _inputs(self, principal: Principal, choice: Choice, spool: Path) -> tuple[MediaFile, ...]:
         wanted = [(field, ref, index) for field, refs in choice.media.items() for index, ref in enumerate(refs)]

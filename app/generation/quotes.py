@@ -30,16 +30,16 @@ class Quotes:
             endpoint, fields["id"] = "videos/remix", remix[1]
         match endpoint:
             case "images/generations":
-                prepared = await self._preparer.prepare(principal, intake, Operation.IMAGE_GENERATE)
+                prepared = await self._preparer.prepare(principal, intake, Operation.IMAGE_GENERATE, is_quote=True)
             case "images/edits":
-                prepared = await self._preparer.prepare(principal, intake, Operation.IMAGE_EDIT)
+                prepared = await self._preparer.prepare(principal, intake, Operation.IMAGE_EDIT, is_quote=True)
             case "videos/generations" | "videos":
-                prepared = await self._preparer.prepare(principal, intake, Operation.VIDEO_GENERATE)
+                prepared = await self._preparer.prepare(principal, intake, Operation.VIDEO_GENERATE, is_quote=True)
             case "videos/remix":
                 if "id" not in fields:
                     raise MissingParameter("id", "A remix is priced from its source: give its task id as 'id'.")
                 source = await self._videos.source_of(principal, str(fields.pop("id")), intake)
-                prepared = await self._videos.prepare_remix(principal, source, intake)
+                prepared = await self._videos.prepare_remix(principal, source, intake, is_quote=True)
             case _:
                 raise InvalidParameter(f"'endpoint' must be one of {', '.join(ENDPOINTS)}.", param="endpoint")
         return prepared.quote

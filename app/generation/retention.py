@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import db
 from app.settings import Settings
 from app.storage.base import BlobStore
+from app.tasks.idempotency import Idempotency
 
 log = structlog.get_logger()
 
@@ -29,7 +30,10 @@ SPOOL_AGE_S = 3600.0
 
 
 class Retention:
-    def __init__(self, *, settings: Settings, engine: AsyncEngine, storage: BlobStore) -> None:
+    def __init__(
+        self, *, settings: Settings, engine: AsyncEngine, storage: BlobStore, idempotency: Idempotency
+    ) -> None:
+        self._idempotency = idempotency
         self._settings = settings
         self._engine = engine
         self._storage = storage
@@ -48,6 +52,7 @@ class Retention:
                AND settled_at IS NOT NULL)""",
             (),
         )
+        await self._idempotency.prune()
         await self.remove_orphans()
         await asyncio.to_thread(_remove_old, self._settings.spool_dir, SPOOL_AGE_S)
 

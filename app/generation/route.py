@@ -24,13 +24,14 @@ class Router:
         self._is_public = is_public
         self._random = random or Random()  # noqa: S311 - spreads load, protects nothing
 
-    async def choose(
+    async def choices(
         self, model: str, request: ImageRequest | VideoRequest, params: Mapping[str, Any], *, upstream: str | None
-    ) -> RouteEntry:
-        """Return the route for a new task. ``upstream`` pins the account.
+    ) -> tuple[RouteEntry, ...]:
+        """Return the routes for a new task: the first is the one to take, the others stand in while its queue is full.
 
-        Raises: UnsupportedParameter when no route can ever serve it, and why; ProviderUnavailable when those that can
-        are all cut off just now. A pool that only asked to wait is chosen all the same: the task waits for it.
+        ``upstream`` pins the account. Raises: UnsupportedParameter when no route can ever serve it, and why;
+        ProviderUnavailable when those that can are all cut off just now. A pool that only asked to wait is chosen all
+        the same, where there is no other: the task waits for it.
         """
         found = self._capable(model, request, params, upstream)
         if not found.routes:
@@ -44,7 +45,8 @@ class Router:
                 f"The upstreams of '{model}' are failing just now. Try again.",
                 retry_after_s=min(int(soonest) + 1, RETRY_MAX_S),
             )
-        return ordered(found.routes, blocked, self._random)[0]
+        first, *others = ordered(found.routes, blocked, self._random)
+        return first, *(route for route in others if route.pool not in blocked)
 
     async def elsewhere(
         self, model: str, request: ImageRequest | VideoRequest, params: Mapping[str, Any], *, pool: str

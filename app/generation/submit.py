@@ -7,11 +7,14 @@ upstream knows tokens, the job is looked for where it has a list, and elsewhere 
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import structlog
 from sqlalchemy.exc import IntegrityError
 
+from app.db import until_done
 from app.errors import (
+    NO_ROOM,
     NOT_CHARGED,
     ContentPolicyViolation,
     InvalidParameter,
@@ -19,9 +22,11 @@ from app.errors import (
     ResultUnavailable,
     UpstreamErrorPublic,
 )
+from app.failpoints import failpoint
 from app.generation.context import Steps, outcome_unknown
+from app.generation.deliver import no_room
 from app.requests import ImageRequest
-from app.tasks.lifecycle import Claimed, LeaseLost
+from app.tasks.lifecycle import Claimed
 from app.upstreams.protocols import (
     Call,
     ImageGenerator,
@@ -47,8 +52,7 @@ SEND_WITHIN_S = 20.0
 BUSY_MAX_S = 60.0
 DENIED_WAIT_S = 60.0
 LOOK_AGAIN_S = 10.0
-PROVED_ABSENT_S = 120.0
-"""A job that its upstream's list does not show this long after it was sent was never made."""
+FULL_AGAIN_S = 5.0
 
 
 class Submitter:
@@ -62,12 +66,13 @@ class Submitter:
         steps = self._steps
         request = await steps.request_of(task)
         if time.monotonic() - task.claimed_at > SEND_WITHIN_S:
-            raise LeaseLost(str(task.id))
+            return await self._too_late_to_send(task, is_fresh=is_fresh)
+        await failpoint("after_attempt_row")
         try:
             if isinstance(request, ImageRequest):
                 if not isinstance(provider, ImageGenerator):
                     raise UpstreamDenied(f"{provider.name} makes no images")
-                image = await provider.generate_image(request, call, on_partial)
+                image = await provider.generate_image(request, call, _forgiving(on_partial))
             else:
                 if not isinstance(provider, VideoSubmitter):
                     raise UpstreamDenied(f"{provider.name} makes no videos")
@@ -75,15 +80,20 @@ class Submitter:
         except UpstreamError as error:
             return await self._not_submitted(task, provider, error, is_fresh=is_fresh)
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                return await self._not_written(task, provider, error)
             # A provider's own mistake after the request may have left: nobody knows what the upstream did.
             log.exception("provider.raised", task_id=str(task.id), provider=provider.name)
             unknown = UpstreamOutcomeUnknown(type(error).__name__)
             return await self._not_submitted(task, provider, unknown, is_fresh=is_fresh)
+        await failpoint("after_post_answer")
         await steps.health.note(task.pool, is_ok=True)
         if not isinstance(request, ImageRequest):
             await self._accepted(task, provider, job)
             return None  # the poller takes it from here
         await steps.note_cost(task, image.cost)
+        await failpoint("after_running")  # an image never runs: its one answer is handle, end and result
+        await failpoint("after_poll")
         try:
             done = await steps.delivery.image(task, request, image)
         except ResultUnavailable as error:
@@ -92,12 +102,38 @@ class Submitter:
         await steps.ended(task, done)
         return None
 
+    async def unsent(self, task: Claimed, why: str, *, wake_s: float) -> float:
+        """A fresh attempt of which nothing left this process: back to the queue. Raises: LeaseLost."""
+        await self._steps.lifecycle.refused(
+            task, error=why, http_status=None, wake_s=wake_s, queue_s=self._queue_wait(task)
+        )
+        return wake_s
+
+    async def _too_late_to_send(self, task: Claimed, *, is_fresh: bool) -> float:
+        """The step stalled; its lease, if it is ours still, could end while the upstream works. Raises: LeaseLost."""
+        if is_fresh:
+            return await self.unsent(task, "stalled before it was sent", wake_s=0.0)
+        await self._steps.lifecycle.release(task, wake_s=0.0, is_poison=False)
+        return 0.0
+
+    async def _not_written(self, task: Claimed, provider: Provider, error: OSError) -> float | None:
+        """An answer came that our full disk could not take: the next try may, where a try costs nothing."""
+        log.error("disk.full", task_id=str(task.id), error=str(error))
+        if provider.capabilities.submit is SubmitSafety.BLIND:
+            await self._steps.fail(task, no_room(), attempt_error="no room for the answer")
+            return None
+        await self._steps.lifecycle.uncertain(
+            task, error="no room for the answer", http_status=None, wake_s=FULL_AGAIN_S, is_progress=True
+        )
+        return FULL_AGAIN_S
+
     async def _accepted(self, task: Claimed, provider: Provider, job: UpstreamJob) -> None:
         settings = self._steps.settings
         wait_s = provider.capabilities.poll_s or settings.poll_min_s
         await self._steps.lifecycle.accepted(
             task, upstream_id=job.id, wake_s=wait_s, deadline_s=settings.deadline_video_s
         )
+        await failpoint("after_running")
         log.info("task.accepted", task_id=str(task.id), upstream=task.upstream)
 
     async def _not_submitted(
@@ -141,7 +177,7 @@ class Submitter:
             queue_s=self._queue_wait(task),
             pool=elsewhere,
         )
-        if await steps.lifecycle.is_cancel_requested(task.id):
+        if await until_done(lambda: steps.lifecycle.is_cancel_requested(task.id)):
             await steps.cancelled(task)
             return None
         log.info("task.refused", task_id=str(task.id), wait_s=wait_s, error=type(error).__name__, elsewhere=elsewhere)
@@ -154,14 +190,14 @@ class Submitter:
         if not isinstance(provider, SubmitFinder) or isinstance(request, ImageRequest):
             await steps.fail(task, outcome_unknown(), attempt_error="outcome unknown")
             return None
-        attempt = (await steps.queries.attempts(task.id))[-1]
+        attempt = (await until_done(lambda: steps.queries.attempts(task.id)))[-1]
         try:
             job = await provider.find_submitted(request, call, attempt["sent_at"])
             if job is not None:
                 await self._accepted(task, provider, job)
                 return None
             note = "not in the list yet"
-            if attempt["age_s"] >= PROVED_ABSENT_S:
+            if attempt["age_s"] >= steps.settings.submit_absent_s:
                 log.info("task.proved_absent", task_id=str(task.id))
                 await steps.lifecycle.refused(
                     task, error="not in the list", http_status=None, wake_s=0.0, queue_s=self._queue_wait(task)
@@ -171,8 +207,9 @@ class Submitter:
             note = f"list: {type(error).__name__}: {error}"[:500]
         except IntegrityError:  # two of our tasks look alike, and the other one has this job
             note = "list: another task has this job"
-        await steps.lifecycle.uncertain(task, error=note, http_status=None, wake_s=LOOK_AGAIN_S, is_progress=True)
-        return LOOK_AGAIN_S
+        again_s = min(LOOK_AGAIN_S, steps.settings.submit_absent_s / 4)
+        await steps.lifecycle.uncertain(task, error=note, http_status=None, wake_s=again_s, is_progress=True)
+        return again_s
 
     async def _note_health(self, task: Claimed, error: UpstreamError) -> None:
         """Let the pool's health know: only infrastructure errors count, a 429 pauses, a denied account waits longer."""
@@ -190,6 +227,20 @@ class Submitter:
         is_image = str(task.request["operation"]).startswith("image")
         settings = self._steps.settings
         return settings.queue_wait_image_s if is_image else settings.queue_wait_video_s
+
+
+def _forgiving(on_partial: PartialSink | None) -> PartialSink | None:
+    """An interim image that cannot be shown must not cost the one that was paid for."""
+    if on_partial is None:
+        return None
+
+    async def show(index: int, path: Path) -> None:
+        try:
+            await on_partial(index, path)
+        except OSError as error:
+            log.warning("image.partial_dropped", error=str(error))
+
+    return show
 
 
 def said(error: UpstreamError) -> str:

@@ -55,16 +55,19 @@ class Tasks:
         """Return the task as soon as it has ended, or as it stands after ``seconds``. Raises: TaskNotFound."""
         view = await self.get(principal, public_id)
         if not view.is_final and seconds > 0:
-            await self._waiters.wait(view.id, seconds)
+            await self._waiters.wait(view.id, seconds, until_stop=True)
             view = await self.get(principal, public_id)
         return view
 
     async def changes(self, principal: Principal, public_id: str) -> AsyncIterator[TaskView]:
-        """Yield the task now and after each visible change, until it has ended. Raises: TaskNotFound."""
+        """Yield the task now and after each visible change, until it has ended or the process stops.
+
+        Raises: TaskNotFound.
+        """
         view = await self.get(principal, public_id)
         yield view
-        while not view.is_final:
-            await self._waiters.wait(view.id, WATCH_S)
+        while not (view.is_final or self._waiters.is_stopping):
+            await self._waiters.wait(view.id, WATCH_S, until_stop=True)
             newer = await self.get(principal, public_id)
             if (newer.public_status, newer.progress) != (view.public_status, view.progress):
                 yield newer
@@ -86,10 +89,6 @@ class Tasks:
     async def cancel(self, principal: Principal, public_id: str) -> TaskView:
         """Cancel: free while queued, best effort once an upstream has it, nothing at the end. Raises: TaskNotFound."""
         return await self._cancel(await self.get(principal, public_id))
-
-    async def cancel_any(self, public_id: str) -> TaskView:
-        """As `cancel`, for an operator: any account's task. Raises: TaskNotFound."""
-        return await self._cancel(await self._get(public_id, account_id=None))
 
     async def _cancel(self, view: TaskView) -> TaskView:
         if view.is_final:

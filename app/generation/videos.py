@@ -10,6 +10,7 @@ from app.errors import InvalidParameter, InvalidRequest, ResultExpired, TaskNotF
 from app.generation.files import media_file
 from app.generation.prepare import Prepared, Preparer
 from app.generation.promise import Promiser
+from app.generation.repeats import Repeats
 from app.intake import Intake
 from app.queue import ArqQueue
 from app.requests import MediaFile, Operation
@@ -20,8 +21,16 @@ from app.values import find_task_id, utcnow
 
 class Videos:
     def __init__(
-        self, *, preparer: Preparer, promiser: Promiser, queries: TaskQueries, queue: ArqQueue, storage: BlobStore
+        self,
+        *,
+        repeats: Repeats,
+        preparer: Preparer,
+        promiser: Promiser,
+        queries: TaskQueries,
+        queue: ArqQueue,
+        storage: BlobStore,
     ) -> None:
+        self._repeats = repeats
         self._preparer = preparer
         self._promiser = promiser
         self._queries = queries
@@ -29,33 +38,43 @@ class Videos:
         self._storage = storage
 
     async def submit(self, principal: Principal, intake: Intake) -> TaskView:
-        """Promise one video and return its queued task at once.
+        """Promise one video and return its queued task at once; a repeated request's as it stands.
 
         Raises: any error of the 400 family, ModelNotFound, InsufficientCredits and the other refusals of the ledger.
         """
+        joined = await self._repeats.find(principal, intake)
+        if joined is not None:
+            return joined
         prepared = await self._preparer.prepare(principal, intake, Operation.VIDEO_GENERATE)
-        return await self._accept(principal, prepared)
+        return await self._accept(principal, prepared, intake)
 
     async def remix(self, principal: Principal, public_id: str, intake: Intake) -> TaskView:
         """Extend a finished video of the caller's, at the provider and account that made it.
 
         Raises: TaskNotFound, TaskNotReady, InvalidParameter, ResultExpired; and as `submit`.
         """
+        joined = await self._repeats.find(principal, intake)
+        if joined is not None:
+            return joined
         source = await self.source_of(principal, public_id, intake)
         prepared = await self.prepare_remix(principal, source, intake)
-        return await self._accept(principal, prepared, source=_source(source))
+        return await self._accept(principal, prepared, intake, source=_source(source))
 
     async def _accept(
-        self, principal: Principal, prepared: Prepared, *, source: Mapping[str, Any] | None = None
+        self, principal: Principal, prepared: Prepared, intake: Intake, *, source: Mapping[str, Any] | None = None
     ) -> TaskView:
-        task_id = await self._promiser.accept(principal, prepared, source=source)
+        task_id = await self._promiser.accept(principal, prepared, intake, source=source)
+        if intake.is_replay:
+            return await self._repeats.join(principal, intake, task_id)
         await self._queue.enqueue(task_id)
         view = await self._queries.find(task_id)
         if view is None:
             raise LookupError(f"accepted task {task_id} has no row")
         return view
 
-    async def prepare_remix(self, principal: Principal, source: TaskView, intake: Intake) -> Prepared:
+    async def prepare_remix(
+        self, principal: Principal, source: TaskView, intake: Intake, *, is_quote: bool = False
+    ) -> Prepared:
         """Judge a remix: what the caller leaves open is as in the source. Raises: as `remix`."""
         params = source.request["params"]
         try:
@@ -66,6 +85,7 @@ class Videos:
                 defaults={"resolution": params["resolution"], "ratio": params["ratio"]},
                 upstream=source.pool.split("/", 1)[0],
                 source=self._video_of(source),
+                is_quote=is_quote,
             )
         except InvalidRequest as error:
             error.task_id = source.public_id

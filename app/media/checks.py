@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +57,7 @@ def open_pool(size: int) -> ChildPool:
 class Checker:
     """Every check opens one file that may be hostile. A bad one is InvalidMedia, naming ``param`` and what was found.
 
-    Raises: ChildFailed only for mistakes of ours, and when the pool is closed.
+    Raises: OSError when the disk is full; ChildFailed only for mistakes of ours, and when the pool is closed.
     """
 
     def __init__(self, pool: ChildPool) -> None:
@@ -104,6 +106,8 @@ class Checker:
         try:
             answer = await self._pool.call(op, timeout_s=WALL_S, **args)
         except ChildFailed as failed:
+            if failed.reason == "room":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
             if failed.reason not in _FAULTS_OF_THE_FILE:
                 raise
             answer = {"refused": _FAULTS_OF_THE_FILE[failed.reason]}

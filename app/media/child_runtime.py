@@ -6,6 +6,7 @@ It imports next to nothing, so that a cold child answers quickly; operations imp
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import math
 import os
@@ -21,6 +22,7 @@ Operation = Callable[..., dict[str, Any]]
 
 OPEN_FILES = 64
 _PR_SET_PDEATHSIG = 1
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def serve(operations: Mapping[str, Operation]) -> NoReturn:
@@ -57,6 +59,9 @@ def _run(operations: Mapping[str, Operation], op: str, args: dict[str, Any]) -> 
         return {"done": operations[op](**args)}
     except MemoryError:
         return {"failed": "memory", "detail": op}
+    except OSError as error:
+        where = "".join(traceback.format_exception(error))[-2000:]
+        return {"failed": "room" if error.errno in _NO_ROOM else "error", "detail": where}
     except Exception as error:  # noqa: BLE001 - the parent raises it, with this traceback
         where = "".join(traceback.format_exception(error))[-2000:]
         return {"failed": "error", "detail": where}

@@ -22,7 +22,8 @@ class ChildFailed(Exception):
     """A call that a child did not answer well.
 
     ``reason`` is ``timeout`` (wall time), ``cpu``, ``memory``, ``crashed`` (it died by itself or was killed by
-    somebody else), ``error`` (the operation raised: our mistake) or ``closed`` (the pool was closed meanwhile).
+    somebody else), ``room`` (the disk is full), ``error`` (the operation raised: our mistake) or ``closed`` (the pool
+    was closed meanwhile).
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:

@@ -120,7 +120,8 @@ def _video_stream(container: InputContainer) -> VideoStream:
     for stream in container.streams.video:
         if stream.disposition & Disposition.attached_pic:  # the cover of a sound
             continue
-        codec = stream.codec_context.codec.canonical_name
+        context = stream.codec_context
+        codec = "something unknown" if context is None else context.codec.canonical_name
         if codec not in VIDEO_CODECS:
             raise Refused(f"is encoded as {codec}; allowed are {', '.join(VIDEO_CODECS)}")
         width, height = stream.codec_context.width, stream.codec_context.height

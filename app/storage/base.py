@@ -28,6 +28,9 @@ class BlobStore(Protocol):
     def path_of(self, key: str) -> Path:
         """Return where the file can be read on this machine. Raises: InvalidKey."""
 
+    async def touch(self, key: str) -> None:
+        """Make a file young again: one whose row is still on its way looks like a leftover when it is old."""
+
     async def delete(self, key: str) -> bool:
         """Remove a file. Returns False when there was none. Raises: InvalidKey."""
 

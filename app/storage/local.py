@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from app.failpoints import failpoint_in_thread
 from app.storage.base import InvalidKey, new_key
 
 __all__ = ["LocalStore", "new_key"]
@@ -35,6 +36,10 @@ class LocalStore:
         if not _KEY.fullmatch(key):
             raise InvalidKey(f"not a storage key: {key[:100]!r}")
         return self._root / key
+
+    async def touch(self, key: str) -> None:
+        """See BlobStore."""
+        await asyncio.to_thread(os.utime, self.path_of(key))
 
     async def delete(self, key: str) -> bool:
         """See BlobStore."""
@@ -65,6 +70,7 @@ class LocalStore:
         if not target.parent.is_dir():
             target.parent.mkdir(parents=True, exist_ok=True)
             _flush_folder(self._root)
+        failpoint_in_thread("after_temp_file")
         os.utime(source)  # its age is counted from here: the upload may have taken longer than a sweep waits
         try:
             source.rename(target)
@@ -74,6 +80,7 @@ class LocalStore:
             _copy(source, target)
             source.unlink()
         _flush_folder(target.parent)
+        failpoint_in_thread("after_rename")
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -21,6 +21,7 @@ class Leases:
         self._lifecycle = lifecycle
         self._heartbeat_s = heartbeat_s
         self._held: dict[UUID, tuple[int, asyncio.Task[object]]] = {}
+        self._lost: set[UUID] = set()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -34,27 +35,35 @@ class Leases:
         try:
             yield
         except asyncio.CancelledError:
-            if task.id in self._held:
+            if task.id not in self._lost:
                 raise  # not ours: somebody cancels the step itself
             current.uncancel()
             raise LeaseLost(str(task.id)) from None
         finally:
             self._held.pop(task.id, None)
+            self._lost.discard(task.id)
+
+    def let_go(self, task_id: UUID) -> None:
+        """The task is settled: what its step still does needs no lease, and no heartbeat stops it."""
+        self._held.pop(task_id, None)
 
     async def run(self) -> None:
         """Beat until cancelled. A database that is away for a moment costs a beat, not the leases."""
         while True:
             await asyncio.sleep(self._heartbeat_s)
-            held = {task_id: token for task_id, (token, _) in self._held.items()}
-            if not held:
-                continue
             try:
-                kept = await self._lifecycle.keep(held)
+                await self.beat()
             except Exception as error:  # noqa: BLE001 - whatever it is, the next beat must come
-                log.warning("lease.beat_missed", error=type(error).__name__, held=len(held))
-                continue
-            for task_id in held.keys() - kept:
-                found = self._held.get(task_id)
-                if found is not None and found[0] == held[task_id]:
-                    del self._held[task_id]
-                    found[1].cancel()
+                log.warning("lease.beat_missed", error=type(error).__name__, held=len(self._held))
+
+    async def beat(self) -> None:
+        """Keep every lease once, and stop the steps that lost theirs."""
+        held = {task_id: token for task_id, (token, _) in self._held.items()}
+        await self._lifecycle.give_back_unseen()
+        kept = await self._lifecycle.keep(held) if held else set()
+        for task_id in held.keys() - kept:
+            found = self._held.get(task_id)
+            if found is not None and found[0] == held[task_id]:
+                del self._held[task_id]
+                self._lost.add(task_id)
+                found[1].cancel()

@@ -6,8 +6,9 @@ step stops: somebody else works on the task, or it is settled. The legal moves a
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -18,6 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import db
 from app.tasks.queries import _json
 
+LOST_CLAIM_QUEUE_S = 60.0
+"""How much longer a task may be queued whose claim was lost with the database's answer."""
 QUEUED_OF_A_POOL = 20
 """How many of a pool's queued tasks one sweep wakes."""
 
@@ -100,6 +103,9 @@ class Lifecycle:
         self._engine = engine
         self.owner = owner
         self.lease_s = lease_s
+        self._count = itertools.count(1)
+        self._unseen: dict[str, float] = {}
+        """Claims whose answer was lost, and until when (monotonic seconds) they may still turn out to be made."""
 
     async def claim_queued(
         self, pool: str, *, provider: str, credential: int, slots: int, deadline_s: float, only: UUID | None = None
@@ -123,7 +129,7 @@ class Lifecycle:
                a AS (INSERT INTO task_attempts (task_id, attempt_no, provider, client_token)
                  SELECT id, attempt_no, $7, id || ':' || attempt_no FROM u)
                SELECT {_RETURNING} FROM u t""",  # noqa: S608 - fixed columns
-            (pool, only, slots, self.owner, self.lease_s, deadline_s, provider, credential),
+            lambda claimer: (pool, only, slots, claimer, self.lease_s, deadline_s, provider, credential),
         )
 
     async def claim_due(self, task_id: UUID) -> Claimed | None:
@@ -132,7 +138,7 @@ class Lifecycle:
             f"""UPDATE tasks t SET lease_owner = $2, lease_token = lease_token + 1, claims = claims + 1,
               wake_at = now() + $3 * interval '1 second'
              WHERE id = $1 AND settled_at IS NULL AND status <> 'queued' AND wake_at <= now() RETURNING {_RETURNING}""",  # noqa: S608
-            (task_id, self.owner, self.lease_s),
+            lambda claimer: (task_id, claimer, self.lease_s),
         )
 
     async def claim_running(self, *, limit: int, but: Collection[str] = ()) -> list[Claimed]:
@@ -174,19 +180,70 @@ class Lifecycle:
             f"""UPDATE tasks t SET lease_owner = $2, lease_token = lease_token + 1
              WHERE id = $1 AND status = 'queued' AND (deadline_at <= now() OR cancel_requested_at IS NOT NULL)
              RETURNING {_RETURNING}""",  # noqa: S608
-            (task_id, self.owner),
+            lambda claimer: (task_id, claimer),
         )
 
-    async def _claim(self, sql: str, arguments: tuple[Any, ...]) -> Claimed | None:
+    async def _claim(self, sql: str, arguments: Callable[[str], tuple[Any, ...]]) -> Claimed | None:
+        """Claim under a name of its own, so that a claim whose answer was lost is found again. Raises: as `retried`."""
+        claimer = self.new_claimer()
         claimed_at = time.monotonic()
-        rows = await db.once(self._engine, sql, arguments)
+        may_be_made = False
+
+        async def work() -> list[Any]:
+            nonlocal may_be_made
+            if may_be_made and (made := await self._claimed_as(claimer)):
+                return made
+            try:
+                return await db.once(self._engine, sql, arguments(claimer))
+            except Exception as error:
+                may_be_made = may_be_made or db.may_have_committed(error)
+                raise
+
+        try:
+            rows = await db.retried(work)
+        except BaseException:
+            if may_be_made:
+                self.may_have_claimed(claimer)
+            raise
         return _claimed(rows[0], claimed_at) if rows else None
 
+    def new_claimer(self) -> str:
+        """Return a name for one claim of this process."""
+        return f"{self.owner}/{next(self._count)}"
+
+    def may_have_claimed(self, claimer: str) -> None:
+        """Remember a claim of which nobody knows whether it was made: see `give_back_unseen`."""
+        self._unseen[claimer] = time.monotonic() + self.lease_s
+
+    async def _claimed_as(self, claimer: str) -> list[Any]:
+        sql = f"SELECT {_RETURNING} FROM tasks t WHERE lease_owner = $1 AND settled_at IS NULL AND status <> 'queued'"  # noqa: S608
+        return await db.once(self._engine, sql, (claimer,))
+
+    async def give_back_unseen(self) -> int:
+        """Give back claims that were made although nobody here learnt of it: nothing was sent. Returns how many."""
+        given = 0
+        for claimer, until in list(self._unseen.items()):
+            for row in await self._claimed_as(claimer):
+                task = _claimed(row, time.monotonic())
+                if task.status is Status.SUBMITTING and task.claims == 1:
+                    queue_s = task.age_s + LOST_CLAIM_QUEUE_S
+                    await self.refused(task, error="never sent", http_status=None, wake_s=0.0, queue_s=queue_s)
+                else:
+                    await self.release(task, wake_s=0.0, is_poison=False)
+                given += 1
+            if time.monotonic() >= until:  # a statement that was held up on its way may be done late
+                self._unseen.pop(claimer, None)
+        return given
+
     async def keep(self, held: Mapping[UUID, int]) -> set[UUID]:
-        """Extend the leases ``{task: token}``; returns those that are still ours."""
+        """Extend the leases ``{task: token}``; returns those that are still ours.
+
+        One that its step has just given back is ours, too, and is due when the step said.
+        """
         rows = await db.once(
             self._engine,
-            """UPDATE tasks t SET wake_at = now() + $3 * interval '1 second'
+            """UPDATE tasks t SET wake_at =
+                CASE WHEN t.lease_owner IS NULL THEN t.wake_at ELSE now() + $3 * interval '1 second' END
               FROM unnest($1::uuid[], $2::bigint[]) h(id, tok)
              WHERE t.id = h.id AND t.lease_token = h.tok AND t.settled_at IS NULL RETURNING t.id""",
             (list(held), list(held.values()), self.lease_s),
@@ -376,11 +433,18 @@ class Lifecycle:
         return UUID(str(rows[0]["id"])) if rows else None
 
     async def hand_back(self) -> int:
-        """At shutdown: make everything this process still holds due at once. Returns how many."""
+        """At shutdown: make everything this process still holds due at once. Returns how many.
+
+        What it was sending is of unknown outcome, whether or not it left.
+        """
         rows = await db.once(
             self._engine,
-            """UPDATE tasks SET lease_owner = NULL, lease_token = lease_token + 1, wake_at = now()
-             WHERE lease_owner = $1 AND settled_at IS NULL RETURNING id""",
+            """WITH t AS (UPDATE tasks SET lease_owner = NULL, lease_token = lease_token + 1, wake_at = now(),
+                 status = CASE status WHEN 'submitting' THEN 'uncertain' ELSE status END
+                WHERE starts_with(lease_owner, $1) AND settled_at IS NULL RETURNING id, attempt_no),
+              a AS (UPDATE task_attempts x SET state = 'uncertain', error = 'the process was stopped' FROM t
+                WHERE x.task_id = t.id AND x.attempt_no = t.attempt_no AND x.state = 'sending')
+              SELECT id FROM t""",
             (self.owner,),
         )
         return len(rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,8 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import db
 from app.errors import MediagateError, restored
 from app.requests import Operation
-from app.values import task_public_id
+from app.values import first_id, task_public_id
 
+CLOCKS_APART = timedelta(hours=1)
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
 PUBLIC_STATUS = {
     "queued": "queued",
@@ -131,6 +132,63 @@ class TaskPage:
     has_more: bool
 
 
+@dataclass(frozen=True, slots=True)
+class TaskSearch:
+    """What an operator looks for among all tasks. None means any."""
+
+    statuses: Sequence[str] | None = None
+    """Internal states."""
+    model: str | None = None
+    operations: Sequence[Operation] | None = None
+    account_id: int | None = None
+    key_id: int | None = None
+    pool: str | None = None
+    upstream: str | None = None
+    """The account of the pool."""
+    upstream_id: str | None = None
+    """The upstream's id for the job, of any attempt."""
+    client_token: str | None = None
+    reason: str | None = None
+    """Why it failed."""
+    since: datetime | None = None
+    until: datetime | None = None
+    after: UUID | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class FoundTask:
+    """One line of a search."""
+
+    id: UUID
+    account_id: int
+    email: str
+    key_id: int
+    operation: Operation
+    model: str
+    pool: str
+    status: str
+    """The internal state."""
+    hold: int
+    charge: int | None
+    error_code: str | None
+    upstream_id: str | None
+    attempts: int
+    cancel_requested_at: datetime | None
+    created_at: datetime
+    started_at: datetime | None
+    settled_at: datetime | None
+    deleted_at: datetime | None
+
+    @property
+    def public_id(self) -> str:
+        return task_public_id(self.id)
+
+    @property
+    def public_status(self) -> str:
+        return PUBLIC_STATUS[self.status]
+
+
 _COLUMNS = """t.id, t.account_id, t.api_key_id, t.operation, t.model, t.pool, t.status, t.progress, t.hold, t.charge,
  t.error_code, t.error_detail, t.request, t.result, t.upstream_id, t.cancel_requested_at, t.created_at, t.started_at,
  t.settled_at, t.deleted_at, t.lease_token,
@@ -148,7 +206,7 @@ class TaskQueries:
 
     async def find(self, task_id: UUID, *, account_id: int | None = None) -> TaskView | None:
         """Return the task, or None. With ``account_id`` another account's task does not exist."""
-        rows = await db.once(
+        rows = await db.read(
             self._engine,
             f"SELECT {_COLUMNS} FROM tasks t WHERE t.id = $1 AND ($2::bigint IS NULL OR t.account_id = $2)",  # noqa: S608
             (task_id, account_id),
@@ -161,7 +219,7 @@ class TaskQueries:
         if wanted.statuses is not None:
             states = [state for state, public in PUBLIC_STATUS.items() if public in wanted.statuses]
         direction, compare = ("ASC", ">") if wanted.ascending else ("DESC", "<")
-        rows = await db.once(
+        rows = await db.read(
             self._engine,
             f"""SELECT {_COLUMNS} FROM tasks t WHERE t.deleted_at IS NULL
              AND ($1::bigint IS NULL OR t.account_id = $1) AND ($2::text[] IS NULL OR t.status = ANY($2))
@@ -175,16 +233,34 @@ class TaskQueries:
         views = tuple(task_view(row) for row in rows[: wanted.limit])
         return TaskPage(views, has_more=len(rows) > wanted.limit)
 
+    async def search(self, wanted: TaskSearch) -> tuple[list[FoundTask], bool]:
+        """Return one page of all accounts' tasks, newest first, deleted ones too; and whether there are more."""
+        where, arguments = _conditions(wanted)
+        rows = await db.read(
+            self._engine,
+            f"""SELECT t.id, t.account_id, a.email, t.api_key_id AS key_id, t.operation, t.model, t.pool, t.status,
+              t.hold, t.charge, t.error_code, t.upstream_id, t.attempt_no AS attempts, t.cancel_requested_at,
+              t.created_at, t.started_at, t.settled_at, t.deleted_at
+             FROM tasks t JOIN accounts a ON a.id = t.account_id
+             WHERE {" AND ".join(where) or "true"} ORDER BY t.id DESC LIMIT {wanted.limit + 1:d}""",  # noqa: S608 - our own words
+            tuple(arguments),
+        )
+        found = [
+            FoundTask(**{**row, "id": UUID(str(row["id"])), "operation": Operation(row["operation"])})
+            for row in rows[: wanted.limit]
+        ]
+        return found, len(rows) > wanted.limit
+
     async def settled_among(self, ids: Sequence[UUID]) -> set[UUID]:
         """Return which of these tasks have ended: one query for all who wait."""
-        rows = await db.once(
+        rows = await db.read(
             self._engine, "SELECT id FROM tasks WHERE id = ANY($1::uuid[]) AND settled_at IS NOT NULL", (list(ids),)
         )
         return {UUID(str(row["id"])) for row in rows}
 
     async def attempts(self, task_id: UUID) -> list[dict[str, Any]]:
         """Return the task's attempts, oldest first: the operator's timeline."""
-        rows = await db.once(
+        rows = await db.read(
             self._engine,
             """SELECT attempt_no, provider, state, upstream_id, upstream_cost, cost_currency, http_status, error,
               sent_at, resolved_at, late_at, extract(epoch FROM clock_timestamp() - sent_at)::float8 AS age_s
@@ -192,6 +268,42 @@ class TaskQueries:
             (task_id,),
         )
         return [dict(row) for row in rows]
+
+
+def _conditions(wanted: TaskSearch) -> tuple[list[str], list[object]]:
+    """Return the conditions of a search: only those that were asked for, so that each can use its index."""
+    where: list[str] = []
+    arguments: list[object] = []
+
+    def add(condition: str, value: object) -> None:
+        if value is not None:
+            arguments.append(value)
+            where.append(condition.format(f"${len(arguments)}"))
+
+    add("t.status = ANY({}::text[])", None if wanted.statuses is None else list(wanted.statuses))
+    if wanted.statuses is not None:
+        if FINAL.isdisjoint(wanted.statuses):
+            where.append("t.settled_at IS NULL")  # few among many: the index of the open ones finds them
+        if tuple(wanted.statuses) == ("failed",):
+            where.append("t.status = 'failed'")
+    if wanted.reason is not None:
+        where.append("t.status = 'failed'")
+    add("t.error_code = {}", wanted.reason)
+    add("t.model = {}", wanted.model)
+    add("t.operation = ANY({}::text[])", None if wanted.operations is None else [op.value for op in wanted.operations])
+    add("t.account_id = {}", wanted.account_id)
+    add("t.api_key_id = {0} AND t.account_id = (SELECT account_id FROM api_keys WHERE id = {0})", wanted.key_id)
+    add("t.pool = {}", wanted.pool)
+    add("split_part(t.pool, '/', 1) = {}", wanted.upstream)
+    add("t.id IN (SELECT task_id FROM task_attempts WHERE upstream_id = {})", wanted.upstream_id)
+    add("t.id = (SELECT task_id FROM task_attempts WHERE client_token = {})", wanted.client_token)
+    add("t.created_at >= {}", wanted.since)
+    add("t.created_at < {}", wanted.until)
+    # Ids sort by time, by the clock of the process that made them: an hour of tolerance for it.
+    add("t.id >= {}", None if wanted.since is None else first_id(wanted.since - CLOCKS_APART))
+    add("t.id < {}", None if wanted.until is None else first_id(wanted.until + CLOCKS_APART))
+    add("t.id < {}", wanted.after)
+    return where, arguments
 
 
 def task_view(row: Mapping[str, Any]) -> TaskView:

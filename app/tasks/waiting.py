@@ -15,6 +15,8 @@ from app.tasks.queries import TaskQueries
 
 log = structlog.get_logger()
 LOOK_S = 1.0
+SILENT_S = 10.0
+"""After this long without a message the ear asks whether anybody is there: a dead line says nothing either."""
 
 
 class Waiters:
@@ -25,25 +27,46 @@ class Waiters:
         self._queries = queries
         self._events: dict[UUID, asyncio.Event] = {}
         self._waiting: Counter[UUID] = Counter()
+        self._polite: set[asyncio.Timeout] = set()
+        self._patient: set[asyncio.Timeout] = set()
+        self.is_stopping = False
+        """Whether the process takes its leave: who only watches is sent home."""
 
-    async def wait(self, task_id: UUID, timeout_s: float) -> bool:
+    async def wait(self, task_id: UUID, timeout_s: float, *, until_stop: bool = False) -> bool:
         """Return True as soon as the task has ended, False after ``timeout_s``.
 
+        ``until_stop``: return False as soon as the process stops, too; the others may stay until `give_up`.
         Look at the task once after calling, whatever the answer: it may have ended before the ear was open.
         """
+        if until_stop and self.is_stopping:
+            return False
         event = self._events.setdefault(task_id, asyncio.Event())
         self._waiting[task_id] += 1
+        limits = self._polite if until_stop else self._patient
+        limit = asyncio.timeout(timeout_s)
+        limits.add(limit)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with limit:
                 await event.wait()
         except TimeoutError:
             return False
         finally:
+            limits.discard(limit)
             self._waiting[task_id] -= 1
             if not self._waiting[task_id]:
                 del self._waiting[task_id]
                 self._events.pop(task_id, None)
         return True
+
+    def stop(self) -> None:
+        """Send home who waits ``until_stop``, now and from now on."""
+        self.is_stopping = True
+        _end(self._polite)
+
+    def give_up(self) -> None:
+        """Send home everybody: whoever still waits gets an answer instead of a broken connection."""
+        self.stop()
+        _end(self._patient)
 
     def ended(self, task_id: UUID) -> None:
         """Wake whoever waits for this task in this process."""
@@ -57,9 +80,15 @@ class Waiters:
             try:
                 async with self._redis.pubsub() as channel:
                     await channel.psubscribe(DONE_CHANNEL + "*")
+                    is_asked = False
                     while True:
-                        message = await channel.get_message(ignore_subscribe_messages=True, timeout=30.0)
-                        if message is not None:
+                        message = await channel.get_message(timeout=LOOK_S if is_asked else SILENT_S)
+                        if message is None and is_asked:
+                            raise ConnectionError("no answer to a ping")
+                        is_asked = message is None
+                        if message is None:
+                            await channel.ping()
+                        elif message["type"] == "pmessage":
                             self._heard(message["channel"].decode())
             except (RedisError, OSError) as error:
                 log.warning("waiters.deaf", error=type(error).__name__)
@@ -82,3 +111,9 @@ class Waiters:
                     self.ended(task_id)
             except Exception as error:  # noqa: BLE001 - whatever it is, the next look must come
                 log.warning("waiters.blind", error=type(error).__name__)
+
+
+def _end(limits: set[asyncio.Timeout]) -> None:
+    now = asyncio.get_running_loop().time()
+    for limit in [limit for limit in limits if not limit.expired()]:
+        limit.reschedule(now)

@@ -43,18 +43,24 @@ class Blocked:
 @dataclass(slots=True)
 class _Window:
     calls: deque[tuple[float, bool]] = field(default_factory=deque)
+    bad: int = 0
+    """Of the calls: counted along, as a busy pool has thousands."""
     opened: int = 0
     """How often in a row the breaker opened."""
 
     def add(self, now: float, is_ok: bool) -> None:
         self.calls.append((now, is_ok))
+        self.bad += not is_ok
         while self.calls and self.calls[0][0] < now - WINDOW_S:
-            self.calls.popleft()
+            self.bad -= not self.calls.popleft()[1]
+
+    def clear(self) -> None:
+        self.calls.clear()
+        self.bad = 0
 
     @property
     def is_bad(self) -> bool:
-        bad = sum(not is_ok for _, is_ok in self.calls)
-        return len(self.calls) >= MIN_CALLS and bad >= BAD_SHARE * len(self.calls)
+        return len(self.calls) >= MIN_CALLS and self.bad >= BAD_SHARE * len(self.calls)
 
 
 class Health:
@@ -79,13 +85,13 @@ class Health:
         window.add(now, is_ok)
         if window.opened and is_ok:
             window.opened = 0
-            window.calls.clear()
+            window.clear()
             await self._redis_do(lambda: self._redis.delete(_key("half-open", pool), _key("probe", pool)))
             log.info("breaker.closed", pool=pool)
         elif window.is_bad or (window.opened and not is_ok):
             seconds = min(OPEN_S * 2**window.opened, OPEN_MAX_S)
             window.opened += 1
-            window.calls.clear()
+            window.clear()
             log.warning("breaker.opened", pool=pool, seconds=seconds)
             await self._block(pool, seconds, "broken")
             await self._redis_do(lambda: self._redis.set(_key("half-open", pool), str(window.opened), ex=REMEMBER_S))
@@ -148,7 +154,7 @@ class Health:
         try:
             return await work()
         except (RedisError, OSError) as error:
-            log.warning("health.alone", error=type(error).__name__)
+            log.debug("health.alone", error=type(error).__name__)
             return default
 
 

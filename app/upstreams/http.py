@@ -17,7 +17,8 @@ from typing import Any, Literal
 import aiohttp
 from yarl import URL
 
-from app.errors import MediagateError
+from app.errors import NO_ROOM, MediagateError
+from app.failpoints import failpoint
 from app.fetch.client import Fetched, SafeFetcher
 from app.media.base64_stream import DivertedValue, JsonScanner, ScanError, render_json
 from app.upstreams.protocols import (
@@ -170,12 +171,18 @@ class UpstreamHttp:
                 allow_redirects=False,
             ) as response:
                 sent = True
+                if phase == "submit":
+                    await failpoint("after_post_sent")
                 yield response
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise UpstreamBusy(f"cannot connect: {type(error).__name__}") from None
         except UpstreamError:
             raise
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except OSError as error:
+            if error.errno in NO_ROOM and not isinstance(error, aiohttp.ClientError):
+                raise  # the answer came; it is our disk that is full
+            raise lost(phase, f"{'reading the answer' if sent else 'sending'}: {type(error).__name__}") from None
+        except aiohttp.ClientError as error:
             raise lost(phase, f"{'reading the answer' if sent else 'sending'}: {type(error).__name__}") from None
 
     async def download(

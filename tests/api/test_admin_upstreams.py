@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.accounts.keys import Keys
+from app.accounts.callers import Callers
 from app.api import errors, openapi
 from app.api.admin.upstreams import router
 from app.api.middleware import RequestShell
@@ -77,7 +77,9 @@ def app(engine: AsyncEngine, tmp_path: Path) -> FastAPI:
     """The router with its services, as the API puts them together."""
     app = FastAPI(openapi_url=None)
     book = Book(engine, SECRETS_KEY, catalog=shipped(), providers=PROVIDERS, work_dir=tmp_path)
-    app.state.services = SimpleNamespace(keys=Keys(engine, PEPPER), book=book, catalog=shipped())
+    app.state.services = SimpleNamespace(
+        settings=Settings(), callers=Callers(engine, PEPPER), book=book, catalog=shipped()
+    )
     errors.install(app)
     openapi.install(app)
     app.add_middleware(RequestShell, settings=Settings())
@@ -223,7 +225,7 @@ async def test_the_audit_names_the_administrator_and_the_request(admin: Admin):
         headers={"x-request-id": "r-1"},
     )
 
-    [row] = await once(admin.engine, "SELECT * FROM audit")
+    [row] = await once(admin.engine, "SELECT * FROM audit WHERE target = 'upstream:a'")
     assert row["actor"].startswith(f"{admin.email} (key_")
     assert (row["action"], row["target"], row["request_id"]) == ("upstream.add", "upstream:a", "r-1")
     assert SECRET not in str(dict(row))

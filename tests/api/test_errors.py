@@ -177,7 +177,7 @@ async def test_a_database_that_went_away_is_503(failing):
         (SyncWaitExceeded("x", task_id="task_1"), "POST", "false"),
         (ValueError("x"), "POST", "false"),
         (ValueError("x"), "GET", None),
-        (QueueFull("x"), "POST", None),
+        (QueueFull("x"), "POST", "true"),
         (TaskNotReady("x"), "GET", None),
     ],
 )

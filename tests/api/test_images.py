@@ -213,29 +213,6 @@ async def test_a_cropped_image_is_announced_with_its_final_size_and_the_asked_ra
     await client.delete(f"/v1/tasks/{queued['id']}", headers=caller.headers)
 
 
-@pytest.mark.parametrize(
-    ("body", "headers"),
-    [({"idempotency_key": "order-1042"}, {}), ({}, {"idempotency-key": "order-1042"})],
-    ids=["field", "header"],
-)
-async def test_what_does_nothing_yet_is_told_in_the_warnings(client, caller, body, headers):
-    made = await client.post(
-        GENERATIONS,
-        json={"prompt": "a fox", "webhook_url": "https://example.com/hook", **body},
-        headers={**caller.headers, **headers},
-    )
-
-    task = await client.get(f"/v1/tasks/{made.json()['id']}", headers=caller.headers)
-    assert (
-        made.json()["warnings"]
-        == task.json()["warnings"]
-        == [
-            "'webhook_url' is not used by this version: poll the task, or follow its events.",
-            "'idempotency_key' is not used by this version: a repeated request is a new task.",
-        ]
-    )
-
-
 async def test_an_idempotency_key_that_is_none_is_refused(client, caller):
     async with no_trace(caller):
         answer = await client.post(

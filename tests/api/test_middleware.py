@@ -131,7 +131,7 @@ async def test_a_client_that_left_is_nobody_s_fault() -> None:
 
     shell: ASGIApp = RequestShell(app, Settings())
     with capture_logs() as logs:
-        await shell({"type": "http", "headers": [], "query_string": b""}, None, None)  # type: ignore[arg-type]
+        await shell({"type": "http", "method": "GET", "headers": [], "query_string": b""}, None, None)  # type: ignore[arg-type]
 
     assert [entry["event"] for entry in logs] == ["request.client_left"]
 

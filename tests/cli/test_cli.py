@@ -21,9 +21,11 @@ from uuid import UUID, uuid4
 
 import pytest
 from click.testing import CliRunner, Result
+from redis import Redis
 from sqlalchemy.engine import make_url
 
-from app.accounts.keys import Keys
+from app.accounts.callers import Callers
+from app.accounts.news import CHANGED_CHANNEL
 from app.cli import COMMANDS, main
 from app.db import make_engine
 from app.settings import instance_file, load_settings, write_private
@@ -174,7 +176,7 @@ def test_a_key_made_here_works_where_the_pepper_is_the_same(cli: Cli, database_u
 
     async def authenticate() -> str:
         engine = make_engine(database_url, pooled=False)
-        principal = await Keys(engine, PEPPER).authenticate(key["key"], peer=None)
+        principal = await Callers(engine, PEPPER).authenticate(key["key"], peer=None)
         await engine.dispose()
         return principal.email
 
@@ -199,11 +201,24 @@ def test_limits_of_a_key_are_set_and_taken_away(cli: Cli):
     answer_of(cli("accounts", "create", email, "--json"))
     key = answer_of(cli("keys", "create", email, "--json"))
 
-    limited = answer_of(cli("keys", "limits", key["id"], "--budget", 9, "--max-in-flight", 2, "--json"))
+    limited = answer_of(cli("keys", "limits", key["id"], "--budget", 9, "--max-in-flight", 2, "--rpm", 60, "--json"))
     freed = answer_of(cli("keys", "limits", key["id"], "--json"))
 
-    assert (limited["budget"], limited["max_in_flight"]) == (9, 2)
-    assert (freed["budget"], freed["max_in_flight"]) == (None, None)
+    assert (limited["budget"], limited["max_in_flight"], limited["rpm"]) == (9, 2, 60)
+    assert (freed["budget"], freed["max_in_flight"], freed["rpm"]) == (None, None, None)
+
+
+def test_processes_that_run_are_told_of_a_key_that_changes_here(cli: Cli, redis_url: str):
+    email = new_email()
+    answer_of(cli("accounts", "create", email, "--json"))
+    key = answer_of(cli("keys", "create", email, "--rpm", 5, "--json"))
+
+    with Redis.from_url(redis_url) as client, client.pubsub() as channel:
+        channel.subscribe(CHANGED_CHANNEL)
+        assert channel.get_message(timeout=5)["type"] == "subscribe"
+        answer_of(cli("keys", "revoke", key["id"], "--json"))
+        heard = iter(lambda: channel.get_message(timeout=5)["data"], key["id"].removeprefix("key_").encode())
+        list(heard)  # up to our key; other tests' keys may come before it
 
 
 def test_credits_go_up_and_down_and_one_reference_adds_once(cli: Cli):

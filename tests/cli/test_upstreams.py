@@ -164,7 +164,7 @@ def test_secrets_are_sealed_anew_under_the_first_key(cli: Cli):
 
     done = answer_of(cli("upstreams", "reencrypt", "--json", MEDIAGATE_SECRETS_KEY=both))
 
-    assert done == {"sealed": 1, "dropped": []}
+    assert done == {"sealed": 1, "dropped": [], "webhooks": 0, "webhooks_lost": 0}
     cli("routes", "add", "gpt-image-2", "a", "m")
     assert cli("upstreams", "test", "a", MEDIAGATE_SECRETS_KEY="k" * 40).exit_code == 0
     assert "MEDIAGATE_SECRETS_KEY is not the one" in refusal_of(

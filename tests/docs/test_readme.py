@@ -39,6 +39,7 @@ NOT_RUN = {
 UNITS = {"image": "image", "second": "second", "video": "call", "每张": "image", "每秒": "second", "每段": "call"}
 START_CREDITS = 10_000
 TOUR_CREDITS = 1 + 1 + 73 + 73  # image, edit, video, remix
+REPEATED_CREDITS = 1  # an image that is asked for twice with one key
 EXAMPLE_S = 90
 
 each_readme = pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
@@ -95,7 +96,7 @@ class Checkout:
 
         return START_CREDITS - asyncio.run(balance())
 
-    def assert_toured(self) -> None:
+    def assert_toured(self, *, and_spent: int = 0) -> None:
         """Both pictures and both videos are there, none like another, and cost what the price table says."""
         for name in ("fox.png", "scarf.png"):
             with Image.open(self.folder / name) as image:
@@ -105,7 +106,7 @@ class Checkout:
             assert (self.folder / name).read_bytes()[4:8] == b"ftyp"
         made = {(self.folder / name).read_bytes() for name in ("fox.png", "scarf.png", "fox.mp4", "lantern.mp4")}
         assert len(made) == 4
-        assert self.spent() == TOUR_CREDITS
+        assert self.spent() == TOUR_CREDITS + and_spent
 
 
 @pytest.fixture
@@ -146,7 +147,8 @@ def test_the_shell_examples_run_in_one_terminal(readme: Path, checkout: Checkout
 
     output = checkout.run("\n".join(examples))
 
-    checkout.assert_toured()
+    checkout.assert_toured(and_spent=REPEATED_CREDITS)
+    assert output.count("idempotent-replayed: true") == 1
     assert "1500 credits, 0 held" in output
     assert "No credits were charged" in output
     assert "VIOLATIONS" not in output

@@ -286,6 +286,18 @@ def test_tests_do_not_see_a_developers_settings(dev):
     assert dev.without_settings({"MEDIAGATE_PORT": "1", "PATH": "/bin"}) == {"PATH": "/bin"}
 
 
+def test_faults_runs_the_matrix_in_the_development_environment(dev, monkeypatch):
+    installed, became = [], []
+    monkeypatch.setattr(dev, "set_up", installed.append)
+    monkeypatch.setattr(dev, "become", lambda argv, **_: became.append(argv) or sys.exit(0))
+
+    with pytest.raises(SystemExit):
+        dev.main(["faults", "--full", "--seed", "7"])
+
+    assert installed == [dev.DEVELOPMENT]
+    assert became == [[str(dev.PYTHON), "-m", "tests.faults.run", "--full", "--seed", "7"]]
+
+
 @pytest.mark.parametrize(("arguments", "status"), [([], 2), (["fly"], 2), (["--help"], 0)])
 def test_without_a_command_it_names_them(dev, capsys, arguments, status):
     assert dev.main(arguments) == status

@@ -9,6 +9,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.accounts.callers import Callers
 from app.accounts.keys import Keys
 from app.accounts.users import Accounts
 from app.cli import seed as module
@@ -19,6 +20,7 @@ from app.errors import InvalidApiKey
 from app.settings import credentials_file
 
 BASE_URL = "http://127.0.0.1:8000"
+PEPPER = SecretStr("p" * 40)
 
 
 @pytest.fixture
@@ -30,14 +32,19 @@ async def engine(fresh_database) -> AsyncIterator[AsyncEngine]:
 
 @pytest.fixture
 def keys(engine) -> Keys:
-    return Keys(engine, SecretStr("p" * 40), cache_s=0)
+    return Keys(engine, PEPPER)
 
 
-async def test_an_empty_database_gets_an_admin_and_a_demo_account_with_credits(engine, keys, tmp_path):
+@pytest.fixture
+def callers(engine) -> Callers:
+    return Callers(engine, PEPPER, cache_s=0)
+
+
+async def test_an_empty_database_gets_an_admin_and_a_demo_account_with_credits(engine, keys, callers, tmp_path):
     made = await seed(engine, keys, data=tmp_path, base_url=BASE_URL)
 
-    admin = await keys.authenticate(made.admin_key, peer=None)
-    demo = await keys.authenticate(made.demo_key, peer=None)
+    admin = await callers.authenticate(made.admin_key, peer=None)
+    demo = await callers.authenticate(made.demo_key, peer=None)
     assert made.are_new
     assert (admin.is_admin, demo.is_admin) == (True, False)
     assert "admin:*" in admin.scopes
@@ -70,18 +77,18 @@ async def test_another_port_changes_the_address_alone(engine, keys, tmp_path):
     }
 
 
-async def test_a_key_its_owner_revoked_stays_revoked(engine, keys, tmp_path):
+async def test_a_key_its_owner_revoked_stays_revoked(engine, keys, callers, tmp_path):
     first = await seed(engine, keys, data=tmp_path, base_url=BASE_URL)
-    await keys.revoke((await keys.authenticate(first.demo_key, peer=None)).key_id)
+    await keys.revoke((await callers.authenticate(first.demo_key, peer=None)).key_id)
 
     again = await seed(engine, keys, data=tmp_path, base_url=BASE_URL)
 
     with pytest.raises(InvalidApiKey):
-        await keys.authenticate(again.demo_key, peer=None)
+        await callers.authenticate(again.demo_key, peer=None)
 
 
 @pytest.mark.parametrize("step", ["create", "top_up", "mint", "write_private"])
-async def test_a_crash_at_any_step_is_completed_by_the_next_start(engine, keys, tmp_path, monkeypatch, step):
+async def test_a_crash_at_any_step_is_completed_by_the_next_start(engine, keys, callers, tmp_path, monkeypatch, step):
     def crash(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -93,7 +100,7 @@ async def test_a_crash_at_any_step_is_completed_by_the_next_start(engine, keys, 
 
     made = await seed(engine, keys, data=tmp_path, base_url=BASE_URL)
 
-    demo = await keys.authenticate(made.demo_key, peer=None)
+    demo = await callers.authenticate(made.demo_key, peer=None)
     assert made.are_new
     assert (await Ledger(engine).balance(demo.account_id)).credits == 10_000
     assert len([key for key in await keys.list() if key.revoked_at is None]) == 2

@@ -142,6 +142,13 @@ def quick() -> dict[str, Any]:
         "sync_wait_max_s": 60.0,
         "shutdown_wait_s": 10.0,
         "queue_wait_image_s": 5.0,
+        # A slow machine must not shed what a test sends at once; tests of overload set their own.
+        "overload_delay_s": 10.0,
+        "overload_burst": 2000,
+        # The same for wrong keys, which all come from one address here, and for what else fills the disk.
+        "wrong_keys_per_minute": 0,
+        "disk_free_bytes": 0,
+        "disk_free_percent": 0,
     }
 
 

@@ -138,7 +138,7 @@ REFUSED = [
     (GPT, None, {"metadata": {"k": "\0"}}, "invalid_parameter", "metadata", ["pairs of text"]),
     (GPT, None, {"metadata": "k=v"}, "invalid_parameter", "metadata", ["an object"]),
     (GPT, None, {"webhook_url": "ftp://x"}, "invalid_parameter", "webhook_url", ["http(s) URL"]),
-    (GPT, None, {"idempotency_key": "a b"}, "invalid_parameter", "idempotency_key", ["visible ASCII"]),
+    (GPT, None, {"idempotency_key": "a\tb"}, "invalid_parameter", "idempotency_key", ["printable ASCII"]),
     (GPT, None, {"mask": URL}, "invalid_parameter", "mask", ["POST /v1/images/edits"]),
     (GPT, EDIT, {}, "missing_parameter", "image", ["at least one"]),
     (GPT, EDIT, {"image": []}, "missing_parameter", "image", ["at least one"]),

@@ -12,7 +12,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import db
-from app.accounts.keys import CACHE_ENTRIES, Keys, MintedKey, is_well_formed, mint_secret, parse_key_id
+from app.accounts.callers import CACHE_ENTRIES, Callers
+from app.accounts.keys import Keys, MintedKey, is_well_formed, mint_secret, parse_key_id
 from app.accounts.principal import SCOPES, USER_SCOPES
 from app.accounts.users import Accounts
 from app.errors import (
@@ -41,14 +42,14 @@ class Clock:
         return self.now
 
 
-class Counted(Keys):
-    """Keys that count their queries."""
+class Counted(Callers):
+    """Callers that count their queries."""
 
     queries = 0
 
-    async def _look_up(self, mac: bytes):  # type: ignore[no-untyped-def]
+    async def _look_up(self, mac: bytes, secret: str):  # type: ignore[no-untyped-def]
         self.queries += 1
-        return await super()._look_up(mac)
+        return await super()._look_up(mac, secret)
 
 
 @pytest.fixture
@@ -64,7 +65,12 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def keys(engine: AsyncEngine, clock: Clock) -> Counted:
+def keys(engine: AsyncEngine) -> Keys:
+    return Keys(engine, PEPPER)
+
+
+@pytest.fixture
+def callers(engine: AsyncEngine, clock: Clock) -> Counted:
     return Counted(engine, PEPPER, cache_s=5.0, clock=clock)
 
 
@@ -123,11 +129,11 @@ def test_a_minted_key_never_shows_its_secret_by_accident():
 # --- the check ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_key_authenticates_as_its_account(engine: AsyncEngine, keys: Counted):
+async def test_a_key_authenticates_as_its_account(engine: AsyncEngine, keys: Keys, callers: Counted):
     account = await make_account(engine)
     minted = await keys.mint(account.id, name="laptop", models=["b", "a"])
 
-    principal = await keys.authenticate(minted.secret, peer="127.0.0.1")
+    principal = await callers.authenticate(minted.secret, peer="127.0.0.1")
 
     assert (principal.account_id, principal.key_id) == (account.id, minted.id)
     assert (principal.email, principal.key_name) == (account.email, "laptop")
@@ -137,7 +143,7 @@ async def test_a_key_authenticates_as_its_account(engine: AsyncEngine, keys: Cou
     assert not principal.may_use("c")
 
 
-async def test_the_database_never_holds_the_secret(engine: AsyncEngine, keys: Counted):
+async def test_the_database_never_holds_the_secret(engine: AsyncEngine, keys: Keys):
     account = await make_account(engine)
     minted = await keys.mint(account.id)
 
@@ -148,96 +154,99 @@ async def test_the_database_never_holds_the_secret(engine: AsyncEngine, keys: Co
     assert rows[0]["mac_ver"] == 1
 
 
-async def test_another_pepper_makes_every_key_unknown(engine: AsyncEngine, keys: Counted):
+async def test_another_pepper_makes_every_key_unknown(engine: AsyncEngine, callers: Counted):
     minted = await make_key(engine, await make_account(engine))
-    others = Keys(engine, SecretStr("another pepper"))
+    others = Callers(engine, SecretStr("another pepper"))
 
     with pytest.raises(InvalidApiKey):
         await others.authenticate(minted.secret, peer=None)
-    assert (await keys.authenticate(minted.secret, peer=None)).key_id == minted.id
+    assert (await callers.authenticate(minted.secret, peer=None)).key_id == minted.id
 
 
-async def test_a_typing_error_costs_no_query_and_an_unknown_key_one(keys: Counted):
+async def test_a_typing_error_costs_no_query_and_an_unknown_key_one(callers: Counted):
     with pytest.raises(InvalidApiKey):
-        await keys.authenticate("sk-mg_nonsense", peer=None)
-    assert keys.queries == 0
+        await callers.authenticate("sk-mg_nonsense", peer=None)
+    assert callers.queries == 0
 
     unknown = mint_secret()
     for _ in range(3):
         with pytest.raises(InvalidApiKey):
-            await keys.authenticate(unknown, peer=None)
-    assert keys.queries == 1
+            await callers.authenticate(unknown, peer=None)
+    assert callers.queries == 1
 
 
 async def test_the_cache_holds_a_key_for_five_seconds_and_a_miss_for_two(
-    engine: AsyncEngine, keys: Counted, clock: Clock
+    engine: AsyncEngine, callers: Counted, clock: Clock
 ):
     minted = await make_key(engine, await make_account(engine))
     unknown = mint_secret()
 
-    await keys.authenticate(minted.secret, peer=None)
+    await callers.authenticate(minted.secret, peer=None)
     clock.now += 4.9
-    await keys.authenticate(minted.secret, peer=None)
-    assert keys.queries == 1
+    await callers.authenticate(minted.secret, peer=None)
+    assert callers.queries == 1
     clock.now += 0.2
-    await keys.authenticate(minted.secret, peer=None)
-    assert keys.queries == 2
+    await callers.authenticate(minted.secret, peer=None)
+    assert callers.queries == 2
 
     for seconds, queries in ((0.0, 3), (1.9, 3), (0.2, 4)):
         clock.now += seconds
         with pytest.raises(InvalidApiKey):
-            await keys.authenticate(unknown, peer=None)
-        assert keys.queries == queries
+            await callers.authenticate(unknown, peer=None)
+        assert callers.queries == queries
 
 
 async def test_a_flood_of_wrong_keys_stays_within_its_share_of_the_cache(
-    engine: AsyncEngine, keys: Counted, monkeypatch: pytest.MonkeyPatch
+    engine: AsyncEngine, callers: Counted, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("app.accounts.keys.CACHE_ENTRIES", 3)
+    monkeypatch.setattr("app.accounts.callers.CACHE_ENTRIES", 3)
     assert CACHE_ENTRIES == 10_000
     minted = await make_key(engine, await make_account(engine))
-    await keys.authenticate(minted.secret, peer=None)
+    await callers.authenticate(minted.secret, peer=None)
 
     for _ in range(5):
         with pytest.raises(InvalidApiKey):
-            await keys.authenticate(mint_secret(), peer=None)
-    await keys.authenticate(minted.secret, peer=None)
+            await callers.authenticate(mint_secret(), peer=None)
+    await callers.authenticate(minted.secret, peer=None)
 
-    assert keys.queries == 1 + 5
-    assert len(keys._bad) == 3
+    assert callers.queries == 1 + 5
+    assert len(callers._bad) == 3
 
 
 async def test_a_key_revoked_elsewhere_reads_for_at_most_the_cache_time(
-    engine: AsyncEngine, keys: Counted, clock: Clock
+    engine: AsyncEngine, callers: Counted, clock: Clock
 ):
     minted = await make_key(engine, await make_account(engine))
-    await keys.authenticate(minted.secret, peer=None)
+    await callers.authenticate(minted.secret, peer=None)
 
     await Keys(engine, PEPPER).revoke(minted.id)
 
     clock.now += 4.9
-    await keys.authenticate(minted.secret, peer=None)
+    await callers.authenticate(minted.secret, peer=None)
     clock.now += 0.2
     with pytest.raises(InvalidApiKey):
-        await keys.authenticate(minted.secret, peer=None)
+        await callers.authenticate(minted.secret, peer=None)
 
 
-async def test_a_key_revoked_here_stops_at_once_and_twice_is_no_error(engine: AsyncEngine, keys: Counted):
-    minted = await make_key(engine, await make_account(engine))
-    await keys.authenticate(minted.secret, peer=None)
+async def test_a_key_that_is_said_to_be_changed_is_looked_up_again(engine: AsyncEngine, keys: Keys, callers: Counted):
+    minted, other = [await make_key(engine, await make_account(engine)) for _ in range(2)]
+    for key in (minted, other):
+        await callers.authenticate(key.secret, peer=None)
 
     first = await keys.revoke(minted.id)
+    callers.forget(minted.id)
     second = await keys.revoke(minted.id)
 
-    assert first.revoked_at is not None
-    assert second.revoked_at == first.revoked_at
+    assert second.revoked_at == first.revoked_at is not None
+    await callers.authenticate(other.secret, peer=None)
+    assert callers.queries == 2
     with pytest.raises(InvalidApiKey):
-        await keys.authenticate(minted.secret, peer=None)
+        await callers.authenticate(minted.secret, peer=None)
 
 
-async def test_a_revoked_key_spends_nothing_from_the_commit_on(engine: AsyncEngine, keys: Counted):
+async def test_a_revoked_key_spends_nothing_from_the_commit_on(engine: AsyncEngine, keys: Keys, callers: Counted):
     minted = await make_key(engine, await make_account(engine))
-    await keys.authenticate(minted.secret, peer=None)  # other processes may have it cached just so
+    await callers.authenticate(minted.secret, peer=None)  # other processes may have it cached just so
 
     await keys.revoke(minted.id)
 
@@ -246,29 +255,29 @@ async def test_a_revoked_key_spends_nothing_from_the_commit_on(engine: AsyncEngi
     assert db.sqlstate_of(refused.value) == "MG401"
 
 
-async def test_a_key_is_not_cached_beyond_its_expiry(engine: AsyncEngine, keys: Counted, clock: Clock):
+async def test_a_key_is_not_cached_beyond_its_expiry(engine: AsyncEngine, callers: Counted, clock: Clock):
     minted = await make_key(engine, await make_account(engine), expires_at=utcnow() + timedelta(seconds=2))
-    await keys.authenticate(minted.secret, peer=None)
+    await callers.authenticate(minted.secret, peer=None)
 
     clock.now += 2.1
-    await keys.authenticate(minted.secret, peer=None)  # the database's clock has not moved that far
+    await callers.authenticate(minted.secret, peer=None)  # the database's clock has not moved that far
 
-    assert keys.queries == 2
+    assert callers.queries == 2
 
 
-async def test_an_expired_key_is_unknown(engine: AsyncEngine, keys: Counted):
+async def test_an_expired_key_is_unknown(engine: AsyncEngine, callers: Counted):
     minted = await make_key(engine, await make_account(engine), expires_at=utcnow() - timedelta(seconds=1))
 
     with pytest.raises(InvalidApiKey):
-        await keys.authenticate(minted.secret, peer=None)
+        await callers.authenticate(minted.secret, peer=None)
 
 
-async def test_a_suspended_account_still_reads(engine: AsyncEngine, keys: Counted):
+async def test_a_suspended_account_still_reads(engine: AsyncEngine, callers: Counted):
     account = await make_account(engine)
     minted = await make_key(engine, account)
     await Accounts(engine).suspend(account.email)
 
-    principal = await keys.authenticate(minted.secret, peer=None)
+    principal = await callers.authenticate(minted.secret, peer=None)
 
     assert principal.account_id == account.id
 
@@ -286,51 +295,51 @@ async def test_a_suspended_account_still_reads(engine: AsyncEngine, keys: Counte
     ],
 )
 async def test_a_key_bound_to_networks_works_only_from_them(
-    engine: AsyncEngine, keys: Counted, peer: str | None, is_allowed: bool
+    engine: AsyncEngine, callers: Counted, peer: str | None, is_allowed: bool
 ):
     minted = await make_key(engine, await make_account(engine), cidrs=["192.0.2.0/24", "2001:db8::/32"])
 
     if is_allowed:
-        assert (await keys.authenticate(minted.secret, peer=peer)).key_id == minted.id
+        assert (await callers.authenticate(minted.secret, peer=peer)).key_id == minted.id
     else:
         with pytest.raises(IpNotAllowed):
-            await keys.authenticate(minted.secret, peer=peer)
+            await callers.authenticate(minted.secret, peer=peer)
 
 
 # --- scopes ---------------------------------------------------------------------------------------------------------
 
 
-async def test_scopes_limit_what_a_key_may_do(engine: AsyncEngine, keys: Counted):
+async def test_scopes_limit_what_a_key_may_do(engine: AsyncEngine, callers: Counted):
     minted = await make_key(engine, await make_account(engine), scopes=["tasks:read"])
 
-    principal = await keys.authenticate(minted.secret, peer=None)
+    principal = await callers.authenticate(minted.secret, peer=None)
 
     principal.require_scope("tasks:read")
     with pytest.raises(ScopeMissing, match="images:write"):
         principal.require_scope("images:write")
 
 
-async def test_only_an_administrators_key_may_have_the_admin_scope(engine: AsyncEngine, keys: Counted):
+async def test_only_an_administrators_key_may_have_the_admin_scope(engine: AsyncEngine, callers: Counted):
     admin = await make_account(engine, is_admin=True)
     minted = await make_key(engine, admin, scopes=SCOPES)
     plain = await make_key(engine, admin)
 
-    principal = await keys.authenticate(minted.secret, peer=None)
+    principal = await callers.authenticate(minted.secret, peer=None)
     principal.require_scope("admin:accounts")
     with pytest.raises(ScopeMissing):
-        (await keys.authenticate(plain.secret, peer=None)).require_scope("admin:*")
+        (await callers.authenticate(plain.secret, peer=None)).require_scope("admin:*")
     with pytest.raises(InvalidParameter, match="administrators"):
         await make_key(engine, await make_account(engine), scopes=["admin:*"])
 
 
-async def test_the_admin_scope_ends_with_the_accounts_rank(engine: AsyncEngine, keys: Counted, database_url: str):
+async def test_the_admin_scope_ends_with_the_accounts_rank(engine: AsyncEngine, callers: Counted, database_url: str):
     admin = await make_account(engine, is_admin=True)
     minted = await make_key(engine, admin, scopes=["admin:*"])
     owner = db.make_engine(database_url, role=None, pooled=False)
     await db.once(owner, "UPDATE accounts SET is_admin = false WHERE id = $1", (admin.id,))
     await owner.dispose()
 
-    principal = await keys.authenticate(minted.secret, peer=None)
+    principal = await callers.authenticate(minted.secret, peer=None)
 
     assert principal.scopes == set()  # and not the default scopes
 
@@ -366,7 +375,7 @@ async def test_a_key_for_nobody_is_refused(engine: AsyncEngine):
 # --- budgets, rotation, last use ------------------------------------------------------------------------------------
 
 
-async def test_every_key_has_a_budget_row_and_its_limits_can_change(engine: AsyncEngine, keys: Counted):
+async def test_every_key_has_a_budget_row_and_its_limits_can_change(engine: AsyncEngine, keys: Keys):
     minted = await make_key(engine, await make_account(engine))
     assert (await keys.get(minted.id)).budget is None
 
@@ -377,9 +386,7 @@ async def test_every_key_has_a_budget_row_and_its_limits_can_change(engine: Asyn
         await keys.set_limits(2**40, budget=1)
 
 
-async def test_yesterdays_spending_does_not_show_in_a_daily_budget(
-    engine: AsyncEngine, keys: Counted, database_url: str
-):
+async def test_yesterdays_spending_does_not_show_in_a_daily_budget(engine: AsyncEngine, keys: Keys, database_url: str):
     minted = await make_key(engine, await make_account(engine), budget=50, period="day")
     await finish_task(engine, minted, hold=10)
     assert (await keys.get(minted.id)).spent == 10
@@ -390,7 +397,9 @@ async def test_yesterdays_spending_does_not_show_in_a_daily_budget(
     assert (await keys.get(minted.id)).spent == 0
 
 
-async def test_rotation_makes_a_successor_and_ends_the_old_key_after_the_overlap(engine: AsyncEngine, keys: Counted):
+async def test_rotation_makes_a_successor_and_ends_the_old_key_after_the_overlap(
+    engine: AsyncEngine, keys: Keys, callers: Counted
+):
     account = await make_account(engine)
     old = await make_key(
         engine, account, name="ci", scopes=["images:write"], models=["a"], cidrs=["10.0.0.0/8"], budget=100
@@ -407,14 +416,14 @@ async def test_rotation_makes_a_successor_and_ends_the_old_key_after_the_overlap
         in_flight=before.in_flight, created_at=before.created_at, expires_at=before.expires_at,
     ) == before  # fmt: skip
     assert after.expires_at is None
-    assert after.budget == 50  # what was neither spent nor held
+    assert (after.budget, after.spent) == (100, 30)  # the two share it
     assert before.expires_at is not None
     assert timedelta(minutes=119) < before.expires_at - utcnow() <= timedelta(hours=2)
     for secret in (old.secret, new.secret):
-        assert (await keys.authenticate(secret, peer="10.1.2.3")).account_id == account.id
+        assert (await callers.authenticate(secret, peer="10.1.2.3")).account_id == account.id
 
 
-async def test_rotation_keeps_no_limit_a_period_and_the_life_span(engine: AsyncEngine, keys: Counted):
+async def test_rotation_keeps_no_limit_a_period_and_the_life_span(engine: AsyncEngine, keys: Keys, callers: Counted):
     account = await make_account(engine)
     daily = await make_key(engine, account, budget=40, period="day")
     free = await make_key(engine, account, expires_at=utcnow() + timedelta(days=90))
@@ -428,10 +437,10 @@ async def test_rotation_keeps_no_limit_a_period_and_the_life_span(engine: AsyncE
     assert info.expires_at is not None
     assert timedelta(days=89) < info.expires_at - utcnow() < timedelta(days=91)
     with pytest.raises(InvalidApiKey):
-        await keys.authenticate(free.secret, peer=None)
+        await callers.authenticate(free.secret, peer=None)
 
 
-async def test_a_key_is_rotated_once_and_only_while_it_lives(engine: AsyncEngine, keys: Counted):
+async def test_a_key_is_rotated_once_and_only_while_it_lives(engine: AsyncEngine, keys: Keys):
     minted = await make_key(engine, await make_account(engine))
     successor = await keys.rotate(minted.id)
 
@@ -447,15 +456,15 @@ async def test_a_key_is_rotated_once_and_only_while_it_lives(engine: AsyncEngine
         await keys.rotate(2**40)
 
 
-async def test_last_use_is_written_in_one_batch_and_only_when_used(engine: AsyncEngine, keys: Counted):
+async def test_last_use_is_written_in_one_batch_and_only_when_used(engine: AsyncEngine, keys: Keys, callers: Counted):
     account = await make_account(engine)
     used = [await make_key(engine, account) for _ in range(3)]
     unused = await make_key(engine, account)
     for minted in used * 2:
-        await keys.authenticate(minted.secret, peer=None)
+        await callers.authenticate(minted.secret, peer=None)
 
-    assert await keys.flush_last_used() == 3
-    assert await keys.flush_last_used() == 0
+    assert await callers.flush_last_used() == 3
+    assert await callers.flush_last_used() == 0
 
     assert all([(await keys.get(minted.id)).last_used_at is not None for minted in used])
     assert (await keys.get(unused.id)).last_used_at is None

@@ -7,8 +7,9 @@ import json
 import pytest
 from pydantic import SecretStr
 
-from app.catalog.secrets import Place, Sealed, SecretBox
+from app.catalog.secrets import Place
 from app.errors import SecretDamaged, WrongSecretsKey
+from app.sealing import Sealed, SecretBox
 from app.settings import SettingsError, load_settings
 from tests.factories import SECRETS_KEY
 

@@ -122,7 +122,7 @@ async def caller(services: Services, tmp_path: Path) -> Caller:
     key = await make_key(services.engine, account)
     spool = tmp_path / "spool"
     spool.mkdir()
-    return Caller(services, await services.keys.authenticate(key.secret, peer="127.0.0.1"), spool)
+    return Caller(services, await services.callers.authenticate(key.secret, peer="127.0.0.1"), spool)
 
 
 async def make_due(services: Services, task_id: UUID) -> None:

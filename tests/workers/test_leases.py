@@ -99,6 +99,33 @@ async def test_a_heartbeat_keeps_the_lease_and_stops_a_step_that_lost_it(caller:
     beating.cancel()
 
 
+async def test_a_heartbeat_does_not_stop_a_step_whose_task_has_just_ended(caller: Caller, services: Services) -> None:
+    view = await caller.video()
+    leases = Leases(services.lifecycle, heartbeat_s=60)
+    found = await services.advancer.claim(view.id)
+    assert found is not None
+
+    async with leases.held(found[0]):
+        assert await services.ledger.cancel(view.id, found[0].token)
+        leases.let_go(view.id)
+        await leases.beat()
+        await services.queries.find(view.id)  # where a cancellation would come in
+
+
+async def test_a_heartbeat_leaves_the_wait_of_a_step_that_has_given_its_lease_back(
+    caller: Caller, services: Services
+) -> None:
+    view = await caller.video()
+    found = await services.advancer.claim(view.id)
+    assert found is not None
+    task, _ = found
+    await services.lifecycle.accepted(task, upstream_id="job-1", wake_s=0.0, deadline_s=60)
+
+    assert await services.lifecycle.keep({task.id: task.token}) == {task.id}
+
+    assert await services.lifecycle.claim_due(view.id) is not None
+
+
 async def test_at_shutdown_what_is_held_becomes_due_for_the_others(caller: Caller, services: Services) -> None:
     view = await caller.video()
     assert await services.advancer.claim(view.id) is not None

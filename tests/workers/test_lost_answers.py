@@ -11,7 +11,10 @@ import pytest
 
 from app import db
 from app.errors import OutcomeUnknown
+from app.intake import Intake, Sent
+from app.requests import Operation
 from app.tasks.leases import Leases
+from app.upstreams.protocols import SubmitSafety, UpstreamModerated
 from app.values import Credits, find_task_id
 from app.wiring import Services
 from tests.fakes import FakeProvider
@@ -139,3 +142,99 @@ async def test_heartbeats_go_on_after_a_statement_that_failed(
         beating.cancel()
 
     assert failed.is_set()
+
+
+async def test_a_promise_with_a_key_that_stays_unknown_is_found_by_its_key(
+    caller: Caller, services: Services, fake: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked() -> Intake:
+        fields = {"prompt": "a river", "resolution": "480p"}
+        return Intake(fields, caller.spool, sent=Sent(b"p" * 32, key="order-7"))
+
+    async def unreachable(engine: Any, sql: str, arguments: tuple[Any, ...] = ()) -> list[Any]:
+        if "mg_accept" in sql:
+            await once(engine, sql, arguments)
+            raise ConnectionResetError("the connection broke")
+        if "lease_token" in sql:
+            raise ConnectionResetError("the connection broke")
+        return await once(engine, sql, arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(db, "once", unreachable)
+        with pytest.raises(OutcomeUnknown) as caught:
+            await services.videos.submit(caller.principal, asked())
+    again = asked()
+    view = await services.videos.submit(caller.principal, again)
+
+    assert again.is_replay
+    assert view.public_id == caught.value.task_id
+    assert await caller.balance() == (960, 40)
+    await assert_books_balance(services)
+
+
+async def test_a_promise_with_a_key_whose_answer_is_lost_is_this_request_s_own(
+    caller: Caller, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intake = Intake({"prompt": "a fox"}, caller.spool, sent=Sent(b"p" * 32, key="order-7"))
+
+    with answers_lost(monkeypatch, "mg_begin", times=1):
+        view = await services.images.run(caller.principal, intake, operation=Operation.IMAGE_GENERATE)
+
+    assert (view.charge, intake.is_replay) == (1, False)
+    assert await caller.balance() == (999, 0)
+
+
+async def test_a_claim_whose_answer_is_lost_is_found_again(
+    caller: Caller, services: Services, fake: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = await caller.queued_image()
+
+    with answers_lost(monkeypatch, "INSERT INTO task_attempts", times=1):
+        view = await caller.step(view)
+
+    assert view.public_status == "completed"
+    assert await caller.attempts(view) == ["done"]
+    assert sum(fake.accepted.values()) == 1
+
+
+async def test_a_claim_that_stays_unknown_is_given_back_unsent(
+    caller: Caller, services: Services, fake: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.submit = SubmitSafety.BLIND  # after a lease it would count as sent, and lost
+    view = await caller.queued_image()
+
+    async def away(engine: Any, sql: str, arguments: tuple[Any, ...] = ()) -> list[Any]:
+        if "INSERT INTO task_attempts" in sql:
+            await once(engine, sql, arguments)
+        if "INSERT INTO task_attempts" in sql or "lease_owner = $1" in sql:
+            raise ConnectionResetError("the connection broke")
+        return await once(engine, sql, arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(db, "once", away)
+        with pytest.raises(OutcomeUnknown):
+            await caller.step(view)
+    assert (await caller.task(view.id)).status == "submitting"
+
+    assert await services.lifecycle.give_back_unseen() == 1
+    assert await services.lifecycle.give_back_unseen() == 0
+    view = await caller.to_the_end(await caller.task(view.id))
+
+    assert view.public_status == "completed"
+    assert await caller.attempts(view) == ["refused", "done"]
+    assert sum(fake.accepted.values()) == 1
+    await assert_books_balance(services)
+
+
+async def test_what_an_upstream_refused_is_remembered_until_the_database_is_back(
+    caller: Caller, fake: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.submit = SubmitSafety.BLIND
+    fake.submits.append(UpstreamModerated("no", public="Not this"))
+    view = await caller.queued_image()
+
+    with answers_lost(monkeypatch, "mg_fail", times=4, is_done=False):
+        view = await caller.step(view)
+
+    assert (view.public_status, view.error_code) == ("failed", "content_policy_violation")
+    assert await caller.balance() == (1000, 0)

@@ -18,7 +18,7 @@ from app.wiring import Services, first_look, open_services
 from tests.factories import accept_task, make_account, make_key
 from tests.fakes import FakeProvider
 from tests.workers.conftest import Caller, make_due
-from workers.jobs import Sweep, advance_task
+from workers.jobs import StepRunner, Sweep, advance_task
 from workers.settings import work
 
 
@@ -44,7 +44,7 @@ async def test_a_lost_message_is_replaced_by_the_sweep(caller: Caller, services:
     assert await services.redis.zcard("mediagate:jobs") >= 1
     assert view.id not in await sweep.once()  # not again so soon
 
-    await advance_task({"services": services}, str(view.id))
+    await advance_task({"steps": StepRunner(services)}, str(view.id))
     assert (await caller.task(view.id)).status == "running"
 
 

@@ -26,11 +26,12 @@ class Body(BaseModel):
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
-def reads(kind: type[B]) -> Callable[[Request], Coroutine[Any, Any, B]]:
+def reads(kind: type[B], *, may_be_empty: bool = False) -> Callable[[Request], Coroutine[Any, Any, B]]:
     """Make the dependency that reads a body. It stands after the principal in every signature: keys come first."""
 
     async def read(request: Request) -> B:
-        return parsed(kind, await _read(request))
+        data = await _read(request)
+        return parsed(kind, b"{}" if may_be_empty and not data else data)
 
     return read
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from app.api.v1 import wire
@@ -33,6 +34,15 @@ def video_answer(view: TaskView, sign: wire.Sign) -> Response:
 
 def json_answer(body: wire.Wire, *, headers: dict[str, str] | None = None, status: int = 200) -> Response:
     return Response(body.json_bytes(), status_code=status, headers=headers, media_type="application/json")
+
+
+def wants_csv(request: Request) -> bool:
+    return "text/csv" in request.headers.get("accept", "").lower()
+
+
+def csv_answer(text: str, filename: str) -> Response:
+    headers = {"content-disposition": f'attachment; filename="{filename}"', "cache-control": "no-store"}
+    return Response(text, media_type="text/csv", headers=headers)
 
 
 async def rendered_answer(rendered: Rendered, *, headers: dict[str, str]) -> Response:

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response, StreamingResponse
 
 from app.accounts.principal import Principal
-from app.api.deps import FILES_READ, Credentials, ServicesDep, authenticate
+from app.api.deps import FILES_READ, Credentials, ServicesDep, identify
 from app.api.errors import note_task
 from app.api.openapi import BINARY, FILE_HEADERS, errors
 from app.errors import (
@@ -50,7 +50,7 @@ async def allow_file(
     if "s" in request.query_params:
         services.links.verify(public_id, kind, request.query_params, utcnow())
         return None
-    principal = await authenticate(request, services, credentials)
+    principal = await identify(request, services, credentials)
     principal.require_scope(FILES_READ)
     return principal
 

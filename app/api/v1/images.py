@@ -12,9 +12,11 @@ from starlette.responses import Response
 
 from app.accounts.principal import Principal
 from app.api.deps import ImagesPrincipal, IntakeDep, ServicesDep, SignDep, TasksPrincipal
-from app.api.errors import note_task
 from app.api.openapi import (
     CHARGED_HEADERS,
+    EVENTS,
+    REPEATABLE,
+    REPLAYED,
     errors,
     form_or_json_body,
     json_body,
@@ -28,6 +30,7 @@ from app.errors import (
     BodyTooLarge,
     ContentPolicyViolation,
     DatabaseUnavailable,
+    IdempotencyKeyReused,
     InsufficientCredits,
     InvalidMedia,
     InvalidParameter,
@@ -39,6 +42,7 @@ from app.errors import (
     Overloaded,
     PriceAboveMax,
     ProviderUnavailable,
+    QueueFull,
     ResultExpired,
     ResultUnavailable,
     RouteNotFound,
@@ -55,21 +59,24 @@ from app.intake import Intake
 from app.media.base64_stream import Base64Of, render_json
 from app.requests import Operation
 from app.tasks.queries import TaskView
+from app.values import utcnow
 from app.wiring import Services
 
 router = APIRouter(prefix="/v1/images", tags=["Images"])
 
 MAX_WAIT_S = 60
+STEADY_PART = 1 / 96
+"""Of a link's life, in which a repeated answer has the same link: a quarter of an hour of a day."""
 _WAIT = re.compile(r"\bwait\s*=\s*\"?([0-9]{1,6})\b", re.IGNORECASE)
 _RESPOND_ASYNC = re.compile(r"(?:^|[,;\s])respond-async(?:$|[,;\s])", re.IGNORECASE)
 
 ImageId = Annotated[str, Path(description="The `id` of an image reply or task.")]
 
 MAKING_ERRORS = errors(
-    InvalidParameter, MissingParameter, UnsupportedParameter, InvalidMedia, ContentPolicyViolation, PriceAboveMax,
-    InsufficientCredits, KeyBudgetExhausted, ModelNotAllowed, ScopeMissing, IpNotAllowed, AccountSuspended,
-    ModelNotFound, BodyTooLarge, UnsupportedMediaType, TooManyTasks, UpstreamErrorPublic, ResultUnavailable,
-    ProviderUnavailable, Overloaded, DatabaseUnavailable, SyncWaitExceeded,
+    InvalidParameter, MissingParameter, UnsupportedParameter, IdempotencyKeyReused, InvalidMedia,
+    ContentPolicyViolation, PriceAboveMax, InsufficientCredits, KeyBudgetExhausted, ModelNotAllowed, ScopeMissing,
+    IpNotAllowed, AccountSuspended, ModelNotFound, BodyTooLarge, UnsupportedMediaType, TooManyTasks, QueueFull,
+    UpstreamErrorPublic, ResultUnavailable, ProviderUnavailable, Overloaded, DatabaseUnavailable, SyncWaitExceeded,
 )  # fmt: skip
 READ_ERRORS = errors(
     InvalidParameter, TaskNotReady, ScopeMissing, TaskNotFound, ResultExpired, UpstreamErrorPublic, ResultUnavailable
@@ -78,10 +85,10 @@ MADE: dict[int | str, dict[str, Any]] = {
     200: {
         "model": wire.ImagesReply,
         "description": "The image. With `stream` the same as server-sent events.",
-        "headers": CHARGED_HEADERS,
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "headers": CHARGED_HEADERS | REPLAYED,
+        "content": EVENTS,
     },
-    202: {"model": wire.Task, "description": "With `async`: the task, at once.", "headers": CHARGED_HEADERS},
+    202: {"model": wire.Task, "description": "With `async`: the task, at once.", "headers": CHARGED_HEADERS | REPLAYED},
     **MAKING_ERRORS,
 }
 
@@ -121,7 +128,7 @@ class Manner:
     description="Answers when the image is ready. The work is not bound to the connection: when it breaks, "
     "`GET /v1/tasks` finds the task and `GET /v1/images/{id}` the image.",
     responses=MADE,
-    openapi_extra=json_body("ImageGeneration", examples=schemas.IMAGE_EXAMPLES),
+    openapi_extra=json_body("ImageGeneration", examples=schemas.IMAGE_EXAMPLES) | REPEATABLE,
     operation_id="create_image",
 )
 async def create_image(
@@ -135,7 +142,7 @@ async def create_image(
     summary="Edit images",
     description="1 to 5 images as files, URLs or data: URLs; a mask's transparent pixels are what may change.",
     responses=MADE,
-    openapi_extra=form_or_json_body("ImageEditForm", "ImageEdit", examples=schemas.EDIT_EXAMPLES),
+    openapi_extra=form_or_json_body("ImageEditForm", "ImageEdit", examples=schemas.EDIT_EXAMPLES) | REPEATABLE,
     operation_id="edit_image",
 )
 async def edit_image(
@@ -155,7 +162,6 @@ async def _make(
     manner = Manner.of(intake.fields, request.headers)
     if manner.is_async:
         view = await services.images.accept(principal, intake, operation=operation)
-        note_task(request, view.public_id)
         view = await services.tasks.wait(principal, view.public_id, manner.wait_s)
         charged = await _charged(view, services) if view.public_status == "completed" else {}
         return task_answer(view, sign, status=202, headers=charged)
@@ -164,9 +170,19 @@ async def _make(
         events = services.images.events(principal, intake, operation=operation)
         return await stream(request, events, frames.frame, headers=image_events.headers)
     view = await services.images.run(principal, intake, operation=operation)
-    note_task(request, view.public_id)
     charged = await _charged(view, services)
-    return await _image_answer(view, services, sign, has_base64=manner.has_base64, headers=charged)
+    return await _image_answer(
+        view, services, _steady(view, services, sign), has_base64=manner.has_base64, headers=charged
+    )
+
+
+def _steady(view: TaskView, services: Services, sign: wire.Sign) -> wire.Sign:
+    """Sign so that the first answer and its repeats are alike, byte by byte; later ones bring a fresh link."""
+    link_ttl = services.settings.link_ttl
+    if view.settled_at is None or utcnow() - view.settled_at > link_ttl * STEADY_PART:
+        return sign
+    expires = view.settled_at + link_ttl
+    return lambda public_id, kind: services.links.sign(public_id, kind, expires)
 
 
 async def _charged(view: TaskView, services: Services) -> dict[str, str]:

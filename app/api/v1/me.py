@@ -12,7 +12,7 @@ from app.accounts.keys import key_public_id
 from app.api.deps import AccountPrincipal, ServicesDep
 from app.api.openapi import errors
 from app.api.v1 import wire
-from app.api.v1.answers import json_answer
+from app.api.v1.answers import csv_answer, json_answer, wants_csv
 from app.credits.statements import Entry, UsageRow, ledger_csv, usage_csv
 from app.errors import DatabaseUnavailable, InvalidParameter, ScopeMissing
 from app.requests import Operation
@@ -149,8 +149,8 @@ async def get_ledger(
     after: Annotated[int | None, Query(ge=1, le=2**62, description="Lines older than this `seq`.")] = None,
 ) -> Response:
     page = await services.statements.ledger(principal.account_id, limit=limit, after=after)
-    if _wants_csv(request):
-        return _csv(ledger_csv(page.entries), "ledger.csv")
+    if wants_csv(request):
+        return csv_answer(ledger_csv(page.entries), "ledger.csv")
     return json_answer(
         LedgerReply(
             data=[LedgerEntry.of(entry) for entry in page.entries],
@@ -177,11 +177,11 @@ async def get_usage(
     until: Annotated[str | None, Query(alias="to", examples=["2026-11-30"])] = None,
     by: Literal["day", "model", "key"] = "day",
 ) -> Response:
-    end = _moment(until, param="to", whole_day=True) or utcnow() + timedelta(seconds=1)
-    start = _moment(since, param="from", whole_day=False) or end - timedelta(days=USAGE_DAYS)
+    end = moment_of(until, param="to", whole_day=True) or utcnow() + timedelta(seconds=1)
+    start = moment_of(since, param="from", whole_day=False) or end - timedelta(days=USAGE_DAYS)
     rows = await services.statements.usage(principal.account_id, start=start, end=end, by=by)
-    if _wants_csv(request):
-        return _csv(usage_csv(rows, by), "usage.csv")
+    if wants_csv(request):
+        return csv_answer(usage_csv(rows, by), "usage.csv")
     return json_answer(UsageReply(by=by, data=[_usage(row) for row in rows], credits=sum(row.credits for row in rows)))
 
 
@@ -189,7 +189,7 @@ def _usage(row: UsageRow) -> UsageEntry:
     return UsageEntry(group=row.group, tasks=row.tasks, credits=row.credits)
 
 
-def _moment(text: str | None, *, param: str, whole_day: bool) -> datetime | None:
+def moment_of(text: str | None, *, param: str, whole_day: bool) -> datetime | None:
     """Read a date, a time (UTC unless it says otherwise) or Unix seconds. Raises: InvalidParameter."""
     if text is None:
         return None
@@ -213,12 +213,3 @@ def _parsed(text: str, *, whole_day: bool) -> datetime:
         return datetime.fromtimestamp(int(text), UTC)
     moment = datetime.fromisoformat(text)
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-
-
-def _wants_csv(request: Request) -> bool:
-    return "text/csv" in request.headers.get("accept", "").lower()
-
-
-def _csv(text: str, filename: str) -> Response:
-    headers = {"content-disposition": f'attachment; filename="{filename}"', "cache-control": "no-store"}
-    return Response(text, media_type="text/csv", headers=headers)

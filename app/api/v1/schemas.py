@@ -63,6 +63,9 @@ COMMON: Json = {
         "additionalProperties": {"type": "string", "maxLength": 512},
         "description": "Your own pairs; echoed in the task.",
     },
+    "webhook_url": _text(
+        "A public URL that is told when this task ends, beside the account's webhook endpoints.", maxLength=2048
+    ),
 }
 IMAGE: Json = {
     "size": _text(

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from app.api.deps import ServicesDep, SignDep, TasksPrincipal, require_write
-from app.api.openapi import POLL_HEADERS, TASK_HEADERS, errors
+from app.api.openapi import EVENTS, POLL_HEADERS, TASK_HEADERS, errors
 from app.api.v1 import wire
 from app.api.v1.answers import json_answer, task_answer, task_headers
 from app.api.v1.sse import stream
@@ -81,7 +81,7 @@ async def get_task(
     description='Server-sent events named `task.updated`, `{"type": "task.updated", "task": {...}}`: one at once, '
     "one for each change, the last with the final state.",
     response_class=Response,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}, **READ_ERRORS},
+    responses={200: {"content": EVENTS}, **READ_ERRORS},
     operation_id="watch_task",
 )
 async def watch_task(

@@ -8,11 +8,12 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from app.api.deps import FilesPrincipal, IntakeDep, ServicesDep, SignDep, TasksPrincipal, VideosPrincipal, require_write
-from app.api.errors import note_task
 from app.api.openapi import (
     BINARY,
     FILE_HEADERS,
     POLL_HEADERS,
+    REPEATABLE,
+    REPLAYED,
     TASK_HEADERS,
     errors,
     form_or_json_body,
@@ -26,6 +27,7 @@ from app.errors import (
     BodyTooLarge,
     ContentPolicyViolation,
     DatabaseUnavailable,
+    IdempotencyKeyReused,
     InputUrlRefused,
     InputUrlUnreachable,
     InsufficientCredits,
@@ -39,6 +41,7 @@ from app.errors import (
     Overloaded,
     PriceAboveMax,
     ProviderUnavailable,
+    QueueFull,
     RangeNotSatisfiable,
     ResultExpired,
     ResultUnavailable,
@@ -59,13 +62,14 @@ VideoId = Annotated[str, Path(description="The id of a video task, whichever rou
 VIDEO_OPERATIONS = tuple(operation for operation in Operation if operation.kind == "video")
 
 SUBMIT_ERRORS = (
-    InvalidParameter, MissingParameter, UnsupportedParameter, InvalidMedia, InputUrlRefused, InputUrlUnreachable,
-    PriceAboveMax, InsufficientCredits, KeyBudgetExhausted, ModelNotAllowed, ScopeMissing, IpNotAllowed,
-    AccountSuspended, ModelNotFound, BodyTooLarge, UnsupportedMediaType, TooManyTasks, ProviderUnavailable, Overloaded,
-    DatabaseUnavailable,
+    InvalidParameter, MissingParameter, UnsupportedParameter, IdempotencyKeyReused, InvalidMedia, InputUrlRefused,
+    InputUrlUnreachable, PriceAboveMax, InsufficientCredits, KeyBudgetExhausted, ModelNotAllowed, ScopeMissing,
+    IpNotAllowed, AccountSuspended, ModelNotFound, BodyTooLarge, UnsupportedMediaType, TooManyTasks, QueueFull,
+    ProviderUnavailable, Overloaded, DatabaseUnavailable,
 )  # fmt: skip
 READ_ERRORS = errors(InvalidParameter, ScopeMissing, TaskNotFound, DatabaseUnavailable)
 TASK_REPLY: dict[int | str, dict[str, Any]] = {200: {"headers": TASK_HEADERS}}
+MADE: dict[int | str, dict[str, Any]] = {200: {"headers": TASK_HEADERS | REPLAYED}, **errors(*SUBMIT_ERRORS)}
 
 
 @router.post(
@@ -74,15 +78,14 @@ TASK_REPLY: dict[int | str, dict[str, Any]] = {200: {"headers": TASK_HEADERS}}
     description="Answers at once with the queued task; poll `GET /v1/tasks/{id}`. Everything is checked before "
     "a credit is held.",
     response_model=wire.Task,
-    responses=TASK_REPLY | errors(*SUBMIT_ERRORS),
-    openapi_extra=json_body("VideoGeneration", examples=schemas.VIDEO_EXAMPLES),
+    responses=MADE,
+    openapi_extra=json_body("VideoGeneration", examples=schemas.VIDEO_EXAMPLES) | REPEATABLE,
     operation_id="create_video_task",
 )
 async def create_video_task(
     request: Request, principal: VideosPrincipal, intake: IntakeDep, services: ServicesDep, sign: SignDep
 ) -> Response:
     view = await services.videos.submit(principal, intake)
-    note_task(request, view.public_id)
     return task_answer(view, sign)
 
 
@@ -103,15 +106,15 @@ async def refuse_unbuilt(request: Request, principal: VideosPrincipal) -> Respon
     description="OpenAI's form: `seconds` is the duration, `size` gives resolution and aspect ratio, `input_reference` "
     "is the first frame. Every field of `/v1/videos/generations` works too.",
     response_model=wire.Video,
-    responses=TASK_REPLY | errors(*SUBMIT_ERRORS),
-    openapi_extra=form_or_json_body("OpenAIVideoForm", "OpenAIVideo", examples=schemas.OPENAI_VIDEO_EXAMPLES),
+    responses=MADE,
+    openapi_extra=form_or_json_body("OpenAIVideoForm", "OpenAIVideo", examples=schemas.OPENAI_VIDEO_EXAMPLES)
+    | REPEATABLE,
     operation_id="create_video",
 )
 async def create_video(
     request: Request, principal: VideosPrincipal, intake: IntakeDep, services: ServicesDep, sign: SignDep
 ) -> Response:
     view = await services.videos.submit(principal, intake)
-    note_task(request, view.public_id)
     return video_answer(view, sign)
 
 
@@ -197,10 +200,10 @@ async def download_video(
     description="The source must be the caller's, finished, and of a family that can be remixed. The answer is the "
     "task and an OpenAI Video in one.",
     responses={
-        200: {"model": wire.RemixedVideo, "headers": TASK_HEADERS},
+        200: {"model": wire.RemixedVideo, "headers": TASK_HEADERS | REPLAYED},
         **errors(*SUBMIT_ERRORS, TaskNotReady, TaskNotFound, ResultExpired),
     },
-    openapi_extra=json_body("VideoRemix", examples=schemas.REMIX_EXAMPLES),
+    openapi_extra=json_body("VideoRemix", examples=schemas.REMIX_EXAMPLES) | REPEATABLE,
     operation_id="remix_video",
 )
 async def remix_video(
@@ -212,5 +215,4 @@ async def remix_video(
     sign: SignDep,
 ) -> Response:
     view = await services.videos.remix(principal, video_id, intake)
-    note_task(request, view.public_id)
     return JSONResponse(wire.remixed(view, sign), headers=poll_headers(view))

@@ -1,0 +1,62 @@
+"""Counts wrong keys by where they come from, so that guessing costs the guesser and not the database.
+
+In this process's memory, bounded. A source is an IPv4 address or an IPv6 /64: who has one address there has them all.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from ipaddress import IPv6Address, ip_address
+
+from app.errors import InvalidApiKey, MediagateError, TooManyRequests
+from app.limits import Buckets, Shape
+
+IPV6_HOST_BITS = 64
+
+
+class Strangers:
+    """``per_minute`` wrong keys a source are answered, more are refused unread. 0: no limit."""
+
+    def __init__(self, per_minute: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_minute = per_minute
+        self._shape = Shape.of(max(per_minute, 1))
+        self._buckets = Buckets(clock=clock)
+
+    def check(self, peer: str | None) -> None:
+        """Raises: TooManyRequests, when this source may not even ask."""
+        source = self._counted(peer)
+        if source is None:
+            return
+        _, missing_us = self._buckets.look(source, self._shape)
+        if missing_us:
+            raise _too_many(missing_us / 1e6)
+
+    def refusal(self, peer: str | None) -> MediagateError:
+        """Count one wrong key and return what its sender is told."""
+        source = self._counted(peer)
+        if source is None:
+            return InvalidApiKey()
+        standing = self._buckets.take(source, self._shape, limit=self._per_minute)
+        return InvalidApiKey() if standing.is_granted else _too_many(standing.retry_s)
+
+    def _counted(self, peer: str | None) -> str | None:
+        return source_of(peer) if self._per_minute else None
+
+
+def source_of(peer: str | None) -> str | None:
+    """Return what a caller's wrong keys are counted under; None where addresses tell nobody from anybody."""
+    try:
+        address = ip_address(peer or "")
+    except ValueError:
+        return None  # a unix socket
+    if not isinstance(address, IPv6Address):
+        return str(address)
+    if address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    return f"{IPv6Address(int(address) >> IPV6_HOST_BITS << IPV6_HOST_BITS)}/{IPV6_HOST_BITS}"
+
+
+def _too_many(wait_s: float) -> TooManyRequests:
+    return TooManyRequests("Too many wrong API keys came from your address.", retry_after_s=max(math.ceil(wait_s), 1))

@@ -1,0 +1,30 @@
+"""Where a request comes from: the address of the connection, or what a proxy of ours says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.requests import Request
+
+from app.accounts.principal import Network, is_inside
+
+MAX_HOPS = 20
+
+
+def peer_of(request: Request, proxies: Sequence[Network]) -> str | None:
+    """Return the caller's address; None over a unix socket.
+
+    ``X-Forwarded-For`` is read from its end, and only as far as each address is one of our proxies': whatever stands
+    before was written by somebody else.
+    """
+    peer = request.client.host if request.client else None
+    if not proxies or not is_inside(peer, proxies):
+        return peer
+    named = ",".join(request.headers.getlist("x-forwarded-for")).split(",")
+    for address in reversed(named[-MAX_HOPS:]):
+        if not address.strip():
+            break
+        peer = address.strip()
+        if not is_inside(peer, proxies):
+            break
+    return peer
