@@ -45,6 +45,7 @@ CONNECT_S = 3.0
 SILENCE_S = 1.0
 """Beyond ``statement_timeout``: a server that lives has answered by then, with an error at least."""
 RETRY_STATES = ("08", "53", "57P0", "57014", "40001", "40P01", "55P03")
+LOCK_TIMEOUT = "55P03"
 ROLLED_BACK = ("53", "57014", "40001", "40P01", "55P03")
 """After these the transaction is known to have left nothing behind."""
 TRIES = 3

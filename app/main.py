@@ -27,6 +27,10 @@ from app.wiring import Services, first_look, open_services
 
 log = structlog.get_logger()
 
+NO_PROXIES = (
+    "Behind a proxy all callers seem to come from its address, and wrong keys of one are counted for all. "
+    "Name its network in MEDIAGATE_TRUSTED_PROXIES."
+)
 ROUTERS = (
     images.router,
     videos.router,
@@ -63,6 +67,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             services.start(app.state.meters.watch_the_loop)
             services.start_serving()
             log.info("api.ready", url=chosen.base_url)
+            if chosen.is_production and not chosen.trusted_proxies:
+                log.warning("api.no_trusted_proxies", hint=NO_PROXIES)
             yield
             left_s = app.state.stop_by - time.monotonic()
             left = await services.images.drain(min(max(left_s, 0.0), chosen.shutdown_wait_s))

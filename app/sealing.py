@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import SecretDamaged, WrongSecretsKey
 from app.settings import parts_of
@@ -52,9 +53,13 @@ class SecretBox:
         self.key_id = next(iter(self._ciphers))
         """Names the key that seals; it tells nothing about it."""
 
-    @property
-    def key_ids(self) -> frozenset[str]:
-        return frozenset(self._ciphers)
+    async def claim(self, connection: AsyncConnection) -> None:
+        """Refuse to seal with a key that this deployment's other processes do not have. Raises: WrongSecretsKey."""
+        first = "UPDATE upstream_book SET secrets_key_id = $1 WHERE secrets_key_id IS NULL"
+        await connection.exec_driver_sql(first, (self.key_id,))
+        found = (await connection.exec_driver_sql("SELECT secrets_key_id FROM upstream_book")).scalar_one()
+        if found not in self._ciphers:
+            raise WrongSecretsKey(found)
 
     def seal(self, value: bytes, place: Place) -> Sealed:
         nonce = os.urandom(NONCE_BYTES)

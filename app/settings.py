@@ -134,7 +134,7 @@ class Settings(BaseSettings):
     key_rpm: int | None = Field(None, ge=1, le=1_000_000)
     """Requests a minute of a key that has no limit of its own."""
     wrong_keys_per_minute: int = Field(20, ge=0)
-    """From one source, which is refused unread above it. 0: no limit."""
+    """From one source, which is refused above it; one key a second is looked up still. 0: no limit."""
     trusted_proxies: tuple[str, ...] = ()
     """Networks (CIDR) of our proxies, whose ``X-Forwarded-For`` is believed."""
     retry_join: bool = True

@@ -192,9 +192,11 @@ async def open_services(
         stack.push_async_callback(pool.close)
         fetcher = SafeFetcher(settings)
         stack.push_async_callback(fetcher.close)
+        webhook_fetcher = SafeFetcher(settings)  # with threads of its own: receivers' slow names keep no input waiting
+        stack.push_async_callback(webhook_fetcher.close)
         http = UpstreamHttp(fetcher)
         stack.push_async_callback(http.close)
-        services = _assemble(settings, engine, redis, catalog, registry, Checker(pool), fetcher, http)
+        services = _assemble(settings, engine, redis, catalog, registry, Checker(pool), fetcher, webhook_fetcher, http)
         stack.push_async_callback(_cancel, services.background)
         stack.push_async_callback(services.idempotency.close)
         stack.push_async_callback(services.images.drain, 0.0)  # before the engine goes: steps hold its connections
@@ -217,6 +219,7 @@ def _assemble(
     registry: Registry,
     checker: Checker,
     fetcher: SafeFetcher,
+    webhook_fetcher: SafeFetcher,
     http: UpstreamHttp,
 ) -> Services:
     owner = f"{socket.gethostname()}:{os.getpid()}:{new_id().hex[-8:]}"
@@ -340,10 +343,10 @@ def _assemble(
         repairs=Repairs(engine, advancer=advancer, queue=queue),
         watch=Watch(engine, audit, audit_every_s=settings.audit_every_s),
         quotes=Quotes(preparer=preparer, videos=videos),
-        webhooks=Endpoints(engine, webhook_secrets, fetcher, low_credits=settings.low_credits),
+        webhooks=Endpoints(engine, webhook_secrets, webhook_fetcher, low_credits=settings.low_credits),
         webhook_secrets=webhook_secrets,
         webhook_log=DeliveryLog(engine),
-        deliverer=Deliverer(engine, webhook_secrets, fetcher),
+        deliverer=Deliverer(engine, webhook_secrets, webhook_fetcher),
     )
 
 

@@ -36,6 +36,26 @@ async def test_down_undoes_everything_that_up_did(fresh_database: Callable[..., 
     assert await objects_of(url) == made
 
 
+async def test_keys_that_were_rotated_before_get_their_whole_life_back(fresh_database: Callable[..., str]) -> None:
+    url = fresh_database()
+    await migrate(url, "0006")
+    owner = make_engine(url, role=None, pooled=False)
+    await once(owner, "INSERT INTO accounts (email, name) VALUES ('a@b.c', 'a')")
+    await once(  # key 2 follows 1, 3 follows 2; 5 follows 4, and both live for ever
+        owner,
+        """INSERT INTO api_keys (account_id, key_mac, last4, created_at, replaces, expires_at)
+           SELECT a.id, sha256(n::text::bytea), 'last', now(), follows, now() + days * interval '1 day'
+             FROM accounts a, (VALUES (1, NULL, 1), (2, 1, 1), (3, 2, 90), (4, NULL, 1), (5, 4, NULL))
+                AS k (n, follows, days)""",
+    )
+
+    await migrate(url)
+
+    rows = await once(owner, "SELECT life FROM api_keys ORDER BY id")
+    assert [row["life"] and row["life"].days for row in rows] == [90, 90, 90, None, None]
+    await owner.dispose()
+
+
 async def test_two_deploys_at_once_take_turns(fresh_database: Callable[..., str]) -> None:
     url = fresh_database()
 

@@ -124,10 +124,18 @@ class Sweep:
 
 
 async def keep_house(services: Services) -> None:
-    """Remove expired and orphaned files, now and every five minutes."""
+    """Remove expired and orphaned files and the like, now and every five minutes. A chore that fails stops no other."""
+    chores = (
+        services.retention.run_once,
+        services.book.purge,
+        services.webhook_log.prune,
+        services.poller.look_at_given_up,
+    )
     while True:
-        await services.retention.run_once()
-        await services.book.purge()
-        await services.webhook_log.prune()
-        await services.poller.look_at_given_up()
+        for chore in chores:
+            try:
+                await chore()
+            except Exception as error:
+                is_away = is_transient(error) or isinstance(error, DatabaseUnavailable)
+                log.error("house.chore_failed", chore=chore.__qualname__, exc_info=not is_away)
         await asyncio.sleep(HOUSEKEEPING_S)

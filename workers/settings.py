@@ -45,8 +45,15 @@ async def work(settings: Settings, stop: asyncio.Event, *, providers: Mapping[st
         log.info("worker.ready", owner=services.lifecycle.owner)
         await _consume(services, steps, stop)
         log.info("worker.stopping")
-        drains = (steps.drain(DRAIN_S), services.poller.drain(DRAIN_S), services.deliverer.drain(DRAIN_S))
-        cut_off = sum(await asyncio.gather(*drains))
+        # Among the steps are images, paid for when they are sent: they get the time that the API gives its own.
+        steps_s = max(settings.shutdown_wait_s, DRAIN_S)
+        drains = (steps.drain(steps_s), services.poller.drain(DRAIN_S), services.deliverer.drain(DRAIN_S))
+        cut_off = 0
+        for drained in await asyncio.gather(*drains, return_exceptions=True):
+            if isinstance(drained, BaseException):
+                log.error("worker.drain_failed", exc_info=drained)
+            else:
+                cut_off += drained
         await _hand_back(services, cut_off=cut_off)
 
 

@@ -1,7 +1,7 @@
 """Who calls: the check of a key on every request, at most one query and mostly none. Spending is refused elsewhere.
 
 A key that was looked up is believed for seconds; a change is heard of at once through Redis. Wrong keys are counted by
-their source, and a source with too many of them asks the database nothing more.
+their source, and a source with too many of them asks the database once a second at most.
 """
 
 from __future__ import annotations
@@ -74,14 +74,15 @@ class Callers:
 
         A suspended account still reads; its spending is refused where credits are held. ``peer`` is the caller's
         address, None when there is none (a unix socket). Raises: InvalidApiKey, IpNotAllowed, DatabaseUnavailable;
-        TooManyRequests for a source of many wrong keys, also with a right one that was not seen here before.
+        TooManyRequests for a source of many wrong keys, at times also with a right one that was not seen here before.
         """
         if not is_well_formed(secret):
-            raise self._strangers.refusal(peer)
+            raise self._strangers.refusal(peer, is_well_formed=False)
         mac = self._pepper.mac(secret)
         known = self._recall(mac)
         if known is None:
-            if mac not in self._good:  # a key that worked here before is always looked up again
+            # A key that worked here before is always looked up again, and one that is being looked up costs nothing.
+            if mac not in self._good and mac not in self._asking:
                 self._strangers.check(peer)
             known = await self._ask(mac, secret)
         if known.principal is None:

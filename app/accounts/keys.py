@@ -197,7 +197,8 @@ class Keys:
         secret = mint_secret()
         async with transaction(self._engine) as connection:
             version = await self._pepper.version(connection)
-            # The order is the ledger's: the key's row, then its budget.
+            # The order is the ledger's: the keys' rows, then their budgets.
+            await connection.exec_driver_sql(_LOCK_FAMILY, (key_id,))
             old = await connection.exec_driver_sql(_LOCK_LIVE_KEY, (key_id,))
             if old.first() is None:
                 raise KeyNotFound(key_public_id(key_id))
@@ -243,25 +244,32 @@ class Keys:
         rpm: int | None = None,
         actor: Actor = SYSTEM,
     ) -> KeyInfo:
-        """Set a key's limits, busy or not; None takes one away. Raises: KeyNotFound, InvalidParameter."""
+        """Set a key's limits, busy or not, and those of the keys it shares its budget with; None takes one away.
+
+        Raises: KeyNotFound, InvalidParameter.
+        """
         check_budget(budget, period)
         check_rpm(rpm)
         if max_in_flight is not None and not 0 <= max_in_flight < 2**31:
             raise InvalidParameter("'max_in_flight' must be 0 or more.", param="max_in_flight")
         wanted = {"budget": budget, "period": period, "max_in_flight": max_in_flight, "rpm": rpm}
 
-        async def work() -> None:
+        async def work() -> list[int]:
             async with transaction(self._engine) as connection:
-                row = (await connection.exec_driver_sql(_LOCK_LIMITS, (key_id,))).mappings().one_or_none()
-                if row is None:
+                await connection.exec_driver_sql(_LOCK_FAMILY, (key_id,))
+                found = (await connection.exec_driver_sql(_LOCK_LIMITS, (key_id,))).mappings().all()
+                rows = {row["id"]: {name: row[name] for name in wanted} for row in found}
+                if key_id not in rows:
                     raise KeyNotFound(key_public_id(key_id))
-                await connection.exec_driver_sql(_SET_LIMITS, (key_id, *wanted.values()))
-                was, now = changes(dict(row), wanted)
-                if now:
-                    await note(connection, actor, "key.limits", f"key:{key_id}", before=was, after=now)
+                await connection.exec_driver_sql(_SET_LIMITS, (list(rows), *wanted.values()))
+                for one, before in rows.items():
+                    was, now = changes(before, wanted)
+                    if now:
+                        await note(connection, actor, "key.limits", f"key:{one}", before=was, after=now)
+                return list(rows)
 
-        await retried(work)
-        await tell(self._redis, key_id)
+        for one in await retried(work):
+            await tell(self._redis, one)
         return await self.get(key_id)
 
     async def get(self, key_id: int) -> KeyInfo:
@@ -306,9 +314,14 @@ _ACCOUNT = "SELECT email, is_admin FROM accounts WHERE id = $1 AND state <> 'clo
 
 _MINT = """
 WITH made AS (
-  INSERT INTO api_keys (account_id, key_mac, mac_ver, name, last4, scopes, models, cidrs, rpm, expires_at)
-  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING id)
+  INSERT INTO api_keys (account_id, key_mac, mac_ver, name, last4, scopes, models, cidrs, rpm, expires_at, life)
+  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10::timestamptz - now()) RETURNING id)
 INSERT INTO key_budgets (api_key_id, limit_amount, period) SELECT id, $11, $12 FROM made RETURNING api_key_id"""
+
+# A family's first key: changes of its members take turns.
+_LOCK_FAMILY = """
+SELECT k.id FROM api_keys k JOIN key_budgets b ON coalesce(b.family, b.api_key_id) = k.id
+ WHERE b.api_key_id = $1 FOR NO KEY UPDATE OF k"""
 
 _LOCK_LIVE_KEY = """
 SELECT id FROM api_keys
@@ -320,8 +333,9 @@ SELECT max(id) FROM api_keys
 
 _SUCCESSOR = """
 WITH made AS (
-  INSERT INTO api_keys (account_id, key_mac, mac_ver, name, last4, scopes, models, cidrs, rpm, expires_at, replaces)
-  SELECT account_id, $2, $3, name, $4, scopes, models, cidrs, rpm, now() + (expires_at - created_at), id
+  INSERT INTO api_keys (account_id, key_mac, mac_ver, name, last4, scopes, models, cidrs, rpm, expires_at, life,
+                        replaces)
+  SELECT account_id, $2, $3, name, $4, scopes, models, cidrs, rpm, now() + life, life, id
     FROM api_keys WHERE id = $1
   RETURNING id),
 old AS (UPDATE key_budgets SET family = coalesce(family, api_key_id) WHERE api_key_id = $1 RETURNING *)
@@ -334,11 +348,12 @@ _END_BY = "UPDATE api_keys SET expires_at = least(expires_at, now() + $2::interv
 _REVOKE = "UPDATE api_keys SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL RETURNING id"
 
 _LOCK_LIMITS = """
-SELECT b.limit_amount AS budget, b.period, b.max_in_flight, k.rpm
-  FROM api_keys k JOIN key_budgets b ON b.api_key_id = k.id WHERE k.id = $1 FOR NO KEY UPDATE OF k"""
+SELECT k.id, m.limit_amount AS budget, m.period, m.max_in_flight, k.rpm
+  FROM key_budgets b JOIN key_budgets m ON m.api_key_id = b.api_key_id OR m.family = b.family
+  JOIN api_keys k ON k.id = m.api_key_id WHERE b.api_key_id = $1 ORDER BY k.id FOR NO KEY UPDATE OF k"""
 
 _SET_LIMITS = """
-WITH k AS (UPDATE api_keys SET rpm = $5 WHERE id = $1 RETURNING id)
+WITH k AS (UPDATE api_keys SET rpm = $5 WHERE id = ANY($1::bigint[]) RETURNING id)
 UPDATE key_budgets b SET limit_amount = $2, period = $3, max_in_flight = $4 FROM k WHERE b.api_key_id = k.id
 RETURNING b.api_key_id"""
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.db import once, retried, transaction
+from app.db import read, retried, transaction
 from app.errors import AccountExists, AccountNotFound, InvalidParameter
 from app.journal import SYSTEM, Actor, changes, note
 from app.values import Credits
@@ -79,14 +79,14 @@ class Accounts:
     async def get(self, reference: str | int) -> Account:
         """Raises: AccountNotFound."""
         number, email = _resolve(reference)
-        rows = await retried(lambda: once(self._engine, _GET, (number, email)))
+        rows = await read(self._engine, _GET, (number, email))
         if not rows:
             raise AccountNotFound(str(reference))
         return _account(rows[0])
 
     async def list(self) -> Sequence[Account]:
         """Return all accounts, oldest first."""
-        return [_account(row) for row in await retried(lambda: once(self._engine, _LIST))]
+        return [_account(row) for row in await read(self._engine, _LIST)]
 
     async def suspend(self, reference: str | int, *, actor: Actor = SYSTEM) -> Account:
         """Refuse every new hold from the commit on; reads, and tasks that run, go on. Raises: AccountNotFound."""
@@ -107,7 +107,7 @@ class Accounts:
 
         False also for one whose request may mean a task that it paid for already: only the body tells.
         """
-        return bool(await retried(lambda: once(self._engine, _PENNILESS, (account_id,))))
+        return bool(await read(self._engine, _PENNILESS, (account_id,)))
 
     async def _change(self, reference: str | int, sql: str, value: object, action: str, actor: Actor) -> Account:
         """Change one column of one account, and note what really changed."""

@@ -24,7 +24,14 @@ def peer_of(request: Request, proxies: Sequence[Network]) -> str | None:
     for address in reversed(named[-MAX_HOPS:]):
         if not address.strip():
             break
-        peer = address.strip()
+        peer = without_port(address.strip())
         if not is_inside(peer, proxies):
             break
     return peer
+
+
+def without_port(address: str) -> str:
+    """Read ``192.0.2.7:443``, ``[2001:db8::7]:443`` and ``[2001:db8::7]`` as some proxies write them."""
+    if address.startswith("["):
+        return address[1:].partition("]")[0]
+    return address.partition(":")[0] if address.count(":") == 1 else address

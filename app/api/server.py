@@ -72,6 +72,11 @@ class Connection(EnvelopeProtocol):
         if self._is_stopping and self.cycle is not None:
             self.cycle.keep_alive = False
 
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if self._is_stopping and self.timeout_keep_alive_task is not None:
+            self._linger()
+
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self._is_stopping and self.timeout_keep_alive_task is not None:

@@ -14,9 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.catalog.wording import is_storable, listed, shown
 from app.db import transaction
-from app.errors import InvalidParameter, WrongSecretsKey
+from app.errors import InvalidParameter
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_HOST = re.compile(r"\.?[A-Za-z0-9][A-Za-z0-9.-]{0,252}")
 MAX_CONCURRENCY = 10_000
 MAX_PRIORITY = 1_000_000
 MAX_URL_CHARS = 500
@@ -39,15 +40,6 @@ async def changing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     async with transaction(engine) as connection:
         await connection.exec_driver_sql("UPDATE upstream_book SET revision = revision + 1")
         yield connection
-
-
-async def claim_key(connection: AsyncConnection, key_id: str, known: frozenset[str]) -> None:
-    """Refuse to seal with a key that this deployment's other processes do not have. Raises: WrongSecretsKey."""
-    found = (await connection.exec_driver_sql("SELECT secrets_key_id FROM upstream_book")).scalar_one()
-    if found is None:
-        await connection.exec_driver_sql("UPDATE upstream_book SET secrets_key_id = $1", (key_id,))
-    elif found not in known:
-        raise WrongSecretsKey(found)
 
 
 async def rows_of(connection: AsyncConnection, sql: str, *arguments: Any) -> list[Any]:
@@ -94,6 +86,11 @@ def checked_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
         text = "\0"
     if len(text) > MAX_OPTIONS_CHARS or not is_storable(text) or "\\u0000" in text:
         raise InvalidParameter("'options' must be a JSON object of at most 100,000 characters.", param="options")
+    hosts = (options or {}).get("result_hosts")
+    if hosts is not None and not (
+        isinstance(hosts, list) and hosts and all(isinstance(host, str) and _HOST.fullmatch(host) for host in hosts)
+    ):
+        raise InvalidParameter("The option 'result_hosts' must be a list of host names.", param="options")
     return dict(options or {})
 
 

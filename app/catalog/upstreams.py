@@ -26,7 +26,6 @@ from app.catalog.rows import (
     checked_number,
     checked_options,
     checked_url,
-    claim_key,
     from_json,
     rows_of,
     unknown,
@@ -246,7 +245,7 @@ class UpstreamRows:
 
     async def remember_seed(self, connection: AsyncConnection, name: str, secret: SecretStr) -> None:
         """Note which secret the environment held when we took it over, so that only another one counts as new."""
-        await claim_key(connection, self._box.key_id, self._box.key_ids)
+        await self._box.claim(connection)
         [row] = await rows_of(connection, "SELECT provider FROM upstreams WHERE name = $1", name)
         mark = self._box.seal(_digest(secret), Place(row["provider"], name, "seed"))
         await connection.exec_driver_sql(
@@ -307,7 +306,7 @@ class UpstreamRows:
     ) -> None:
         sealed: tuple[Any, ...] = (None, None, None)
         if version.secret is not None:
-            await claim_key(connection, self._box.key_id, self._box.key_ids)
+            await self._box.claim(connection)
             place = Place(provider, name, "secret", number)
             found = self._box.seal(version.secret.get_secret_value().encode(), place)
             sealed = (found.ciphertext, found.nonce, found.key_id)

@@ -29,7 +29,7 @@ from app.embedded.valkey import EmbeddedValkey
 from app.settings import Settings, credentials_file, instance_file, load_settings, plain_settings, write_private
 
 READY_TIMEOUT_S = 60
-WORKER_STOP_S = 40.0  # it finishes submits and storing within 30 s
+WORKER_STOP_S = 30.0  # at least: what is polled and delivered
 GRACE_S = 5.0
 
 
@@ -177,7 +177,7 @@ def _programs(settings: Settings, stream: LogStream) -> Iterator[Program]:
         "PYTHONUNBUFFERED": "1",
     }
     for name, stop_s in (
-        ("worker", WORKER_STOP_S),
+        ("worker", max(settings.shutdown_wait_s, WORKER_STOP_S) + GRACE_S),
         ("api", settings.shutdown_delay_s + settings.shutdown_wait_s + GRACE_S),
     ):
         yield Program(name, [command, name], env=env, stop_s=stop_s, sink=stream.sink(name))

@@ -33,7 +33,6 @@ from app.journal import Actor, note
 from app.values import MAX_CREDITS, Credits
 
 NOTHING = Credits(0)
-LOCK_TIMEOUT = "55P03"
 
 
 class ReferenceConflict(InvalidRequest):
@@ -100,7 +99,7 @@ class Ledger:
         """
         sql = """SELECT mg_accept($1, $2, $3, $4, $5, $6, $7, $8::text::jsonb, $9::text::jsonb, $10, $11) AS meant,
             0 AS token"""
-        return (await self._promise(sql, promise, ())).task_id
+        return (await self._promise(sql, promise, (), owner=None)).task_id
 
     async def begin(
         self, promise: Promise, *, provider: str, owner: str, lease_s: float, deadline_s: float, slots: int
@@ -115,9 +114,10 @@ class Ledger:
                 $9::text::jsonb, $12, $13, $14, $15, $16, $10, $11)""",
             promise,
             (provider, owner, lease_s, deadline_s, slots),
+            owner=owner,
         )
 
-    async def _promise(self, sql: str, promise: Promise, more: tuple[Any, ...]) -> Kept:
+    async def _promise(self, sql: str, promise: Promise, more: tuple[Any, ...], *, owner: str | None) -> Kept:
         tries = 0
 
         async def work() -> list[Any]:
@@ -126,15 +126,17 @@ class Ledger:
             if tries > 1:  # an earlier COMMIT may have gone through although its answer was lost
                 made = await db.once(
                     self._engine,
-                    "SELECT id AS meant, lease_token AS token FROM tasks WHERE id = $1",
-                    (promise.task_id,),
+                    # If it was queued, a worker may hold the lease by now.
+                    """SELECT id AS meant, CASE WHEN lease_owner = $2 THEN lease_token ELSE 0 END AS token
+                     FROM tasks WHERE id = $1""",
+                    (promise.task_id, owner),
                 )
                 if made:
                     return made
             try:
                 return await db.once(self._engine, sql, promise.arguments() + more)
             except DBAPIError as error:
-                is_locked = db.sqlstate_of(error) == LOCK_TIMEOUT
+                is_locked = db.sqlstate_of(error) == db.LOCK_TIMEOUT
                 if promise.idempotency_key is not None and is_locked and tries == 1:
                     # The first request with this key is still on its way: the next try shall find what it left.
                     raise DatabaseUnavailable("The database is busy. Try again.", retry_after_s=1) from error

@@ -11,7 +11,7 @@ import hashlib
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Hashable, Mapping
+from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.tracing import Trace
 from yarl import URL
 
-from app.errors import NO_ROOM, InputUrlRefused, InputUrlUnreachable, InvalidMedia, Overloaded
+from app.errors import InputUrlRefused, InputUrlUnreachable, InvalidMedia
 from app.fetch.guard import Refused, Rules, Target, judge_addresses, judge_url
 from app.fetch.sniff import HEAD_BYTES, sniff
 from app.settings import MIB, Settings
@@ -124,14 +124,15 @@ class SafeFetcher:
         allowed_types: frozenset[str] | None = None,
         owner: Hashable = None,
         total_s: float = 60.0,
-        host_suffixes: tuple[str, ...] | None = None,
+        host_suffixes: Sequence[str] | None = None,
     ) -> Fetched:
         """Write what ``url`` leads to into ``out``, which must not exist, and remove it again on any failure.
 
-        ``allowed_types`` are media types as ``sniff`` tells them; ``host_suffixes`` narrows the hosts, for every hop;
-        ``owner`` is whose share of the slots it takes;
-        ``total_s`` covers all of it, the wait for a slot too. Raises: InputUrlRefused,
-        InputUrlUnreachable; InvalidMedia for a file that is empty or of another type; Overloaded when the disk is full.
+        ``allowed_types`` are media types as ``sniff`` tells them; ``host_suffixes`` narrows the hosts to these and
+        those below them, for every hop; ``owner`` is whose share of the slots it takes, None: none, as the caller
+        limits how many there are at once; ``total_s`` covers all of it, the wait for a slot too. Raises:
+        InputUrlRefused, InputUrlUnreachable; InvalidMedia for a file that is empty or of another type; OSError when
+        the disk is full.
         """
         hop = _Hop("")
         try:
@@ -149,11 +150,6 @@ class SafeFetcher:
             log.info("fetch.failed", host=hop.host, why=str(error) or "timeout")
             public = getattr(error, "public", None) or "could not be read"
             raise InputUrlUnreachable(f"The URL in '{param}' {public}.", param=param) from None
-        except OSError as error:
-            if error.errno not in NO_ROOM:
-                raise
-            log.error("fetch.disk_full", host=hop.host)
-            raise Overloaded("The server has no room for this file now. Try again.", retry_after_s=10) from None
 
     def check(self, url: str, *, param: str) -> None:
         """Judge what can be judged without the network. Raises: InputUrlRefused."""
@@ -186,12 +182,14 @@ class SafeFetcher:
         hop: _Hop,
         max_bytes: int,
         allowed_types: frozenset[str] | None,
-        host_suffixes: tuple[str, ...] | None,
+        host_suffixes: Sequence[str] | None,
     ) -> Fetched:
         for _ in range(MAX_REDIRECTS + 1):
             target = judge_url(url, self._rules)
             hop.host = target.host
-            if host_suffixes is not None and not target.host.endswith(host_suffixes):
+            if host_suffixes is not None and not f".{target.host}".endswith(
+                tuple(f".{suffix.lower().lstrip('.')}" for suffix in host_suffixes)
+            ):
                 raise Refused("host suffix")
             addresses = await self._resolve(target)
             async with self._open(target, addresses) as response:
@@ -323,6 +321,9 @@ class SafeFetcher:
     @asynccontextmanager
     async def _slot(self, owner: Hashable) -> AsyncIterator[None]:
         """Wait for a place: first among the owner's own fetches, so that waiting takes none from others."""
+        if owner is None:
+            yield
+            return
         semaphore, users = self._owner_slots.get(owner, (asyncio.Semaphore(self._limits.per_owner), 0))
         self._owner_slots[owner] = (semaphore, users + 1)
         try:

@@ -150,7 +150,7 @@ class Steps:
 
     async def ended(self, task: Claimed, how: str) -> None:
         """Tell whoever waits, and wake the next in line: a place became free."""
-        self.leases.let_go(task.id)
+        self.leases.let_go(task)
         log.info("task.ended", task_id=str(task.id), how=how)
         await self.announce(task.id)
         try:

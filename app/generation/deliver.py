@@ -11,20 +11,24 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
+import structlog
+
 from app.catalog.pricing import charge
 from app.credits.ledger import Ledger
 from app.db import until_done
 from app.errors import NO_ROOM, NOT_CHARGED, InvalidMedia, ResultUnavailable
 from app.failpoints import failpoint
 from app.generation.files import NewFile, remove_files, store_files, with_room
-from app.media.checks import Checker
-from app.media.headers import ImageHeader, read_image_header
+from app.media.checks import Checker, ImageFacts
+from app.media.signatures import read_head, sniff
 from app.requests import ImageRequest, MediaFile
 from app.settings import Settings
 from app.storage.base import BlobStore
 from app.tasks.lifecycle import Claimed, LeaseLost
 from app.upstreams.protocols import ImageResult, VideoResult
 from app.values import new_id
+
+log = structlog.get_logger()
 
 _PIECE = 1024 * 1024
 YOUNG_S = 60.0
@@ -61,7 +65,7 @@ class Delivery:
     def __init__(self, *, settings: Settings, storage: BlobStore, checker: Checker, ledger: Ledger) -> None:
         self._settings = settings
         self._storage = storage
-        self._checker = checker
+        self._checker = checker.for_results()
         self._ledger = ledger
 
     async def image(self, task: Claimed, request: ImageRequest, result: ImageResult) -> str:
@@ -72,31 +76,30 @@ class Delivery:
         await failpoint("after_download")
         until = task.claimed_at + self._settings.deadline_image_s
         try:
-            path, header = await with_room(partial(self._as_asked, task, request, result.path), until=until)
-            media = await _described(path, header.mime, "result", width=header.width, height=header.height)
+            path, facts = await with_room(partial(self._as_asked, task, request, result.path), until=until)
+            media = await _picture(path, facts)
             revised: dict[str, object] = {"revised_prompt": result.revised_prompt}
             await self._finish(task, [NewFile(media, "result")], delivered=1.0, result=revised, until=until)
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
             raise no_room() from error
-        return f"{header.width}x{header.height}"
+        return f"{facts.width}x{facts.height}"
 
-    async def _as_asked(self, task: Claimed, request: ImageRequest, path: Path) -> tuple[Path, ImageHeader]:
+    async def _as_asked(self, task: Claimed, request: ImageRequest, path: Path) -> tuple[Path, ImageFacts]:
         """Return the image in the wanted format, cut to the wanted ratio where the upstream lacks it."""
-        header = await asyncio.to_thread(_header_of, path)
         params = task.request["params"]
         crop = (params["crop_width"], params["crop_height"]) if params.get("crop_width") else None
-        if header.mime == f"image/{request.output_format}" and crop is None:
-            return path, header
+        is_as_asked = crop is None and await asyncio.to_thread(_kind_of, path) == request.output_format.upper()
         changed = path.with_name("as-asked")
         try:
-            await self._checker.transcode_image(
+            if is_as_asked:
+                return path, await self._checker.verify_image(path, param="result")
+            return changed, await self._checker.transcode_image(
                 path, changed, format=request.output_format, quality=request.output_compression, crop=crop
             )
         except InvalidMedia as error:
             raise _unreadable() from error
-        return changed, await asyncio.to_thread(_header_of, changed)
 
     async def video(self, task: Claimed, result: VideoResult, folder: Path) -> str:
         """Keep the video with its thumbnail and GIF, and capture the seconds delivered.
@@ -105,18 +108,26 @@ class Delivery:
         """
         await failpoint("after_download")
         facts = await self._checker.probe_video(result.video, param="result")
-        thumbnail = result.thumbnail
-        if thumbnail is None:
-            thumbnail = folder / "thumbnail.webp"
-            await self._checker.thumbnail(result.video, thumbnail)
         video = await _described(
             result.video, facts.mime, "result", width=facts.width, height=facts.height, duration_s=facts.duration_s
         )
-        files = [NewFile(video, "result"), NewFile(await _image(thumbnail), "thumbnail")]
-        if result.gif is not None:
+        files = [NewFile(video, "result"), NewFile(await self._thumbnail(task, result, folder), "thumbnail")]
+        if result.gif is not None and await asyncio.to_thread(_is_gif, result.gif):  # else it goes without
             files.append(NewFile(await _described(result.gif, "image/gif", "result"), "gif"))
         await self._finish(task, files, delivered=facts.duration_s, result={}, until=0.0)
         return f"{facts.width}x{facts.height}, {facts.duration_s:.2f} s"
+
+    async def _thumbnail(self, task: Claimed, result: VideoResult, folder: Path) -> MediaFile:
+        """Return the upstream's where it is a picture, else the first frame: no finished video fails for it."""
+        if result.thumbnail is not None:
+            try:
+                facts = await self._checker.verify_image(result.thumbnail, param="result")
+                return await _picture(result.thumbnail, facts)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the video is not
+                log.warning("result.thumbnail_dropped", task_id=str(task.id), error=str(error))
+        made = folder / "made-thumbnail.webp"
+        width, height = await self._checker.thumbnail(result.video, made)
+        return await _described(made, "image/webp", "result", width=width, height=height)
 
     async def _finish(
         self, task: Claimed, files: list[NewFile], *, delivered: float, result: dict[str, object], until: float
@@ -137,11 +148,12 @@ class Delivery:
             raise LeaseLost(str(task.id))
 
 
-def _header_of(path: Path) -> ImageHeader:
-    header = read_image_header(path)
-    if header is None:
-        raise _unreadable()
-    return header
+def _kind_of(path: Path) -> str:
+    return sniff(read_head(path)).upper()
+
+
+def _is_gif(path: Path) -> bool:
+    return path.is_file() and _kind_of(path) == "GIF"
 
 
 def no_room() -> ResultUnavailable:
@@ -152,9 +164,8 @@ def _unreadable() -> ResultUnavailable:
     return ResultUnavailable(f"The upstream's result could not be read. {NOT_CHARGED}")
 
 
-async def _image(path: Path) -> MediaFile:
-    header = await asyncio.to_thread(_header_of, path)
-    return await _described(path, header.mime, "result", width=header.width, height=header.height)
+async def _picture(path: Path, facts: ImageFacts) -> MediaFile:
+    return await _described(path, facts.mime, "result", width=facts.width, height=facts.height)
 
 
 async def _described(

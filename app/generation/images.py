@@ -4,6 +4,7 @@ paid for it goes on, is stored and can be fetched by its id."""
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,9 @@ class Images:
         self._queries = queries
         self._waiters = waiters
         self._queue = queue
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[Any]] = set()
+        self._joined = 0
+        """Callers who wait for a task that others work on."""
 
     async def run(self, principal: Principal, intake: Intake, *, operation: Operation) -> TaskView:
         """Make one image and return its finished task.
@@ -149,14 +152,17 @@ class Images:
         self, principal: Principal, intake: Intake, operation: Operation, on_partial: PartialSink | None
     ) -> tuple[UUID, asyncio.Task[None] | None]:
         """Promise and begin; or join the task of the same request, which others work on."""
+        if len(self._running) + self._joined >= MAX_WAITERS:  # before it is joined to anything: it may be sent again
+            raise Overloaded("Too many images are being made just now. Try again.", retry_after_s=2)
         joined = await self._repeats.find(principal, intake)
         if joined is not None:
             return joined.id, None
-        if len(self._running) >= MAX_WAITERS:
-            raise Overloaded("Too many images are being made just now. Try again.", retry_after_s=2)
         prepared = await self._preparer.prepare(principal, intake, operation)
         # From the promise on nothing may be cut off by a caller who hangs up: both run in tasks of their own.
-        return await asyncio.shield(asyncio.ensure_future(self._begin(principal, prepared, intake, on_partial)))
+        begun = asyncio.create_task(self._begin(principal, prepared, intake, on_partial))
+        self._running.add(begun)
+        begun.add_done_callback(self._running.discard)
+        return await asyncio.shield(begun)
 
     async def _begin(
         self, principal: Principal, prepared: Prepared, intake: Intake, on_partial: PartialSink | None
@@ -200,6 +206,7 @@ class Images:
     async def _finished(self, task_id: UUID, work: asyncio.Task[None] | None, intake: Intake) -> TaskView:
         """Wait for the end, wherever the work is done. Raises: the task's error, SyncWaitExceeded."""
         hold_is_placed()  # or there is one: a joined task's
+        self._joined += work is None
         ended = asyncio.ensure_future(self._waiters.wait(task_id, self._settings.sync_wait_max_s))
         gone = asyncio.ensure_future(intake.gone.wait())
         ends: set[asyncio.Future[Any]] = {ended} if work is None else {ended, work}
@@ -218,6 +225,7 @@ class Images:
             error.task_id = task_public_id(task_id)
             raise
         finally:
+            self._joined -= work is None
             ended.cancel()
             gone.cancel()
         if not view.is_final:
@@ -243,8 +251,9 @@ class Images:
 
     async def drain(self, timeout_s: float) -> int:
         """At shutdown: wait for the images being made. Returns how many were left."""
-        if self._running:
-            await asyncio.wait(self._running, timeout=timeout_s)
+        stop_at = time.monotonic() + timeout_s
+        while self._running and (left_s := stop_at - time.monotonic()) > 0:  # what was just promised begins its work
+            await asyncio.wait(self._running, timeout=left_s)
         left = list(self._running)
         for work in left:
             work.cancel()

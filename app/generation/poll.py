@@ -95,7 +95,10 @@ class Poller:
             asking.cancel()
         await asyncio.gather(*left, return_exceptions=True)
         if timeout_s > 0:
-            await self._write_down()
+            try:
+                await self._write_down()
+            except Exception as error:  # noqa: BLE001 - we stop anyway, and the leases run out by themselves
+                log.warning("poller.not_written_down", error=type(error).__name__)
         return len(left)
 
     async def look_at_given_up(self) -> int:
@@ -133,7 +136,7 @@ class Poller:
     async def _ask(self, task: Claimed) -> None:
         try:
             place = self._places.setdefault(task.upstream, asyncio.Semaphore(AT_ONCE))
-            async with place, self._steps.leases.held(task):
+            async with self._steps.leases.held(task), place:  # the lease is kept while it waits for its place, too
                 still = None if self._is_stopping else await self.one(task)
                 if still is not None:
                     self._still.append(still)
@@ -180,7 +183,6 @@ class Poller:
             return None
         except UpstreamError as error:
             log.warning("task.poll_failed", task_id=str(task.id), error=type(error).__name__)
-            await steps.health.note(task.pool, is_ok=False)
             return task, None, wait_s
         await failpoint("after_poll")
         if not isinstance(state, Finished):

@@ -109,8 +109,7 @@ class Repairs:
         task_id, reason = _task_id(public_id), checked_reason(reason)
         if credits is not None and not 1 <= credits <= MAX_CREDITS:
             raise InvalidParameter("'credits' must be a whole number from 1.", param="credits")
-        given = _checked_reference(reference) if reference is not None else ("rest" if credits is None else credits)
-        full_reference = f"{task_public_id(task_id)}:{given}"
+        full_reference = f"{task_public_id(task_id)}:{_told_apart(credits, reference)}"
         with money_errors(needed=Credits(credits or 0)), _refund_errors(public_id):
             async with db.transaction(self._engine) as connection:
                 before = await _lock(connection, task_id)
@@ -145,6 +144,16 @@ def checked_reason(text: str) -> str:
     if not 1 <= len(text) <= MAX_REASON_CHARS or not text.isprintable():
         raise InvalidParameter(f"'reason' must be 1 to {MAX_REASON_CHARS} printable characters.", param="reason")
     return text
+
+
+def _told_apart(credits: int | None, reference: str | None) -> str:
+    """Return what makes this refund of its task the same one again; an operator's word is never an amount, or the rest.
+
+    Raises: InvalidParameter.
+    """
+    if reference is not None:
+        return f"ref:{_checked_reference(reference)}"
+    return "rest" if credits is None else f"amount:{credits}"
 
 
 def _checked_reference(text: str) -> str:

@@ -9,6 +9,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from uuid import UUID
@@ -93,8 +94,9 @@ def _remove_old(folder: Path, age_s: float) -> None:
         return
     before = time.time() - age_s
     for entry in folder.iterdir():
-        if entry.stat().st_mtime < before:
-            if entry.is_dir():
-                shutil.rmtree(entry, ignore_errors=True)
-            else:
-                entry.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # whoever made it removed it meanwhile
+            if entry.stat().st_mtime < before:
+                if entry.is_dir():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink()

@@ -51,6 +51,9 @@ SEND_WITHIN_S = 20.0
 """A step that stalled longer since its claim does not send any more: its lease may be somebody else's."""
 BUSY_MAX_S = 60.0
 DENIED_WAIT_S = 60.0
+AGAIN_MIN_S = 0.5
+AGAIN_MAX_S = 30.0
+"""How long a submit of unknown outcome waits until its token is sent once more."""
 LOOK_AGAIN_S = 10.0
 FULL_AGAIN_S = 5.0
 
@@ -85,7 +88,7 @@ class Submitter:
             # A provider's own mistake after the request may have left: nobody knows what the upstream did.
             log.exception("provider.raised", task_id=str(task.id), provider=provider.name)
             unknown = UpstreamOutcomeUnknown(type(error).__name__)
-            return await self._not_submitted(task, provider, unknown, is_fresh=is_fresh)
+            return await self._not_submitted(task, provider, unknown, is_fresh=is_fresh, is_poison=True)
         await failpoint("after_post_answer")
         await steps.health.note(task.pool, is_ok=True)
         if not isinstance(request, ImageRequest):
@@ -137,8 +140,9 @@ class Submitter:
         log.info("task.accepted", task_id=str(task.id), upstream=task.upstream)
 
     async def _not_submitted(
-        self, task: Claimed, provider: Provider, error: UpstreamError, *, is_fresh: bool
+        self, task: Claimed, provider: Provider, error: UpstreamError, *, is_fresh: bool, is_poison: bool = False
     ) -> float | None:
+        """Sort out a submit that failed. ``is_poison``: by a mistake of ours, which few more tries will mend."""
         note = f"{type(error).__name__}: {error}"[:500]
         await self._note_health(task, error)
         await self._steps.note_cost(task, error.cost)
@@ -159,10 +163,18 @@ class Submitter:
         if provider.capabilities.submit is SubmitSafety.BLIND:
             await self._steps.fail(task, outcome_unknown(), attempt_error=note)
             return None
-        wait_s = min(0.25 * 2.0 ** min(task.claims, 7), 30.0)
-        await self._steps.lifecycle.uncertain(task, error=note, http_status=error.http_status, wake_s=wait_s)
+        wait_s = AGAIN_MIN_S if is_fresh else await self._again_wait(task)
+        await self._steps.lifecycle.uncertain(
+            task, error=note, http_status=error.http_status, wake_s=wait_s, is_progress=not is_poison
+        )
         log.warning("task.uncertain", task_id=str(task.id), error=type(error).__name__)
         return wait_s
+
+    async def _again_wait(self, task: Claimed) -> float:
+        """As long as it was tried already: the tries grow apart until the deadline ends them."""
+        attempts = await until_done(lambda: self._steps.queries.attempts(task.id))
+        age_s: float = attempts[-1]["age_s"]
+        return min(max(age_s, AGAIN_MIN_S), AGAIN_MAX_S)
 
     async def _refused(self, task: Claimed, error: UpstreamError, note: str) -> float | None:
         """Certainly not accepted: on to another upstream, or wait for this one."""

@@ -19,6 +19,8 @@ from app.errors import DatabaseUnavailable
 log = structlog.get_logger()
 
 COUNT_EVERY_S = 15.0
+COUNT_STATEMENT_S = 600.0
+"""For one day's worth of what has ended."""
 LAG_S = 30.0
 """What ended more recently is counted next time: its transaction may not be committed yet."""
 REST = 20
@@ -31,34 +33,40 @@ BOOKS = ("I1", "I2", "I3", "I4", "I5", "I6")
 class Watch:
     """One per worker; of all workers one at a time does the work."""
 
-    def __init__(self, engine: AsyncEngine, audit: Audit, *, audit_every_s: float) -> None:
+    def __init__(
+        self, engine: AsyncEngine, audit: Audit, *, audit_every_s: float, statement_s: float = COUNT_STATEMENT_S
+    ) -> None:
         self._engine = engine
+        self._patient = db.patient(engine, statement_s=statement_s)
         self._audit = audit
         self._audit_every_s = audit_every_s
 
     async def run(self) -> None:
-        """Count and audit until cancelled. Without a database it waits for the next round."""
+        """Count and audit until cancelled; what fails, or finds no database, is tried again in the next round."""
         while True:
-            try:
-                await self.count()
-                await self.audit()
-            except Exception as error:
-                if not (db.is_transient(error) or isinstance(error, DatabaseUnavailable)):
-                    raise
-                log.warning("watch.later", error=type(error).__name__)
+            for work in (self.count, self.audit):
+                try:
+                    await work()
+                except Exception as error:
+                    is_away = db.is_transient(error) or isinstance(error, DatabaseUnavailable)
+                    log.warning("watch.later", work=work.__name__, error=type(error).__name__, exc_info=not is_away)
             await asyncio.sleep(COUNT_EVERY_S)
 
     async def count(self, *, lag_s: float = LAG_S) -> bool:
-        """Add what ended since the last count to the totals. Returns False when another worker is at it."""
-        async with db.transaction(self._engine) as connection:
-            await connection.exec_driver_sql("SET LOCAL statement_timeout = 600000")  # the first count is over all
-            span = (await connection.exec_driver_sql(_CLAIM_COUNT, (lag_s,))).mappings().one_or_none()
-            if span is None:
-                return False
-            since, until = span["counted_to"], span["until"]
-            await connection.exec_driver_sql(_COUNT_TASKS, (since, until))
-            await connection.exec_driver_sql(_COUNT_ATTEMPTS, (since, until))
-            await connection.exec_driver_sql("UPDATE watch SET counted_to = $1", (until,))
+        """Add what ended since the last count to the totals, a day at a time: the first count is over all.
+
+        Returns False when another worker is at it.
+        """
+        is_done = False
+        while not is_done:
+            async with db.transaction(self._patient) as connection:
+                span = (await connection.exec_driver_sql(_CLAIM_COUNT, (lag_s,))).mappings().one_or_none()
+                if span is None:
+                    return False
+                since, until, is_done = span["counted_to"], span["until"], span["is_last"]
+                await connection.exec_driver_sql(_COUNT_TASKS, (since, until))
+                await connection.exec_driver_sql(_COUNT_ATTEMPTS, (since, until))
+                await connection.exec_driver_sql("UPDATE watch SET counted_to = $1", (until,))
         return True
 
     async def audit(self, *, now: bool = False) -> Mapping[str, int] | None:
@@ -166,8 +174,11 @@ async def read_figures(engine: AsyncEngine) -> Figures:
 
 
 _CLAIM_COUNT = """
-SELECT counted_to, greatest(now() - $1 * interval '1 second', counted_to) AS until FROM watch
-   FOR UPDATE SKIP LOCKED"""
+SELECT counted_to, least(last, next) AS until, last <= next AS is_last
+  FROM (SELECT *, greatest(now() - $1 * interval '1 second', counted_to) AS last,
+               CASE WHEN isfinite(counted_to) THEN counted_to
+                    ELSE coalesce((SELECT min(settled_at) FROM tasks), now()) END + interval '1 day' AS next
+          FROM watch FOR UPDATE SKIP LOCKED) w"""
 
 _COUNT_TASKS = """
 INSERT INTO task_counts AS c (model, status, reason, tasks, credits)

@@ -17,6 +17,12 @@ def image(path: str) -> dict[str, Any]:
     return pictures.inspect(Path(path))
 
 
+def verify(path: str) -> dict[str, Any]:
+    from app.media import pictures
+
+    return pictures.verify(Path(path))
+
+
 def transcode(path: str, out: str, format: str, quality: int | None, crop: list[int] | None) -> dict[str, Any]:
     from app.media import pictures
 
@@ -44,5 +50,12 @@ def thumbnail(path: str, out: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     serve(
-        {"image": image, "transcode": transcode, "video": video, "audio": audio, "thumbnail": thumbnail},
+        {
+            "image": image,
+            "verify": verify,
+            "transcode": transcode,
+            "video": video,
+            "audio": audio,
+            "thumbnail": thumbnail,
+        },
     )

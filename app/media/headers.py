@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-HEAD_BYTES = 64 * 1024
+HEAD_BYTES = 32
+"""A PNG and a WebP begin with their size; a JPEG may have megabytes of profiles and manifests before it."""
+JPEG_SEGMENTS = 4096
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xDA)})
@@ -23,10 +27,10 @@ def read_image_header(path: Path) -> ImageHeader | None:
     """Return what the header of a PNG, JPEG or WebP claims, or None for anything else."""
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
-    try:
-        return _png(head) or _jpeg(head) or _webp(head)
-    except (struct.error, IndexError):
-        return None
+        try:
+            return _png(head) or _webp(head) or _jpeg(file, head)
+        except (struct.error, ValueError):
+            return None
 
 
 def _png(head: bytes) -> ImageHeader | None:
@@ -35,20 +39,23 @@ def _png(head: bytes) -> ImageHeader | None:
     return ImageHeader("image/png", *struct.unpack(">II", head[16:24]))
 
 
-def _jpeg(head: bytes) -> ImageHeader | None:
+def _jpeg(file: BinaryIO, head: bytes) -> ImageHeader | None:
     if not head.startswith(b"\xff\xd8\xff"):
         return None
-    at = 2
-    while True:
-        while head[at + 1] == 0xFF:  # fill bytes
-            at += 1
-        marker = head[at + 1]
-        if head[at] != 0xFF:
+    file.seek(2)
+    for _ in range(JPEG_SEGMENTS):
+        start, marker = file.read(2)
+        if start != 0xFF:
             return None
-        if marker in _JPEG_SIZES:
-            height, width = struct.unpack(">HH", head[at + 5 : at + 9])
+        if marker == 0xFF:  # a fill byte
+            file.seek(-1, os.SEEK_CUR)
+        elif marker in _JPEG_SIZES:
+            height, width = struct.unpack(">3xHH", file.read(7))
             return ImageHeader("image/jpeg", width, height)
-        at += 2 if marker in _JPEG_ALONE else 2 + struct.unpack(">H", head[at + 2 : at + 4])[0]
+        elif marker not in _JPEG_ALONE:
+            [size] = struct.unpack(">H", file.read(2))
+            file.seek(size - 2, os.SEEK_CUR)
+    return None
 
 
 def _webp(head: bytes) -> ImageHeader | None:

@@ -56,9 +56,13 @@ class LocalStore:
                 with os.scandir(folder.path) as files:
                     for file in files:
                         key = f"{folder.name}/{file.name}"
-                        if _KEY.fullmatch(key) and file.is_file(follow_symlinks=False):
+                        if not _KEY.fullmatch(key) or not file.is_file(follow_symlinks=False):
+                            continue
+                        try:
                             found = file.stat(follow_symlinks=False)
-                            yield key, found.st_mtime, found.st_size
+                        except FileNotFoundError:  # deleted meanwhile
+                            continue
+                        yield key, found.st_mtime, found.st_size
 
     def _adopt(self, source: Path, target: Path) -> None:
         try:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import db
@@ -28,6 +29,7 @@ HANDED_OVER_S = 1.0
 """So long after its last byte left an answer is taken to have arrived. What the kernel took can still be lost on its
 way, and then the SDK is back within half a second."""
 FLUSH_S = 0.5
+FLUSH_BATCH = 500
 MARKS = 10_000
 """Marks kept while the database is away; the oldest go first, and their retries would be joined."""
 KEPT_HOURS = 48
@@ -97,7 +99,16 @@ class Idempotency:
 
     async def _retried(self, sent: Sent, key_id: int) -> UUID | None:
         sql = "SELECT mg_join($1, $2, $3) AS task_id"
-        [row] = await _asked(lambda: db.once(self._engine, sql, (key_id, sent.fingerprint, JOIN_WINDOW_S)))
+
+        async def join() -> list[Any]:
+            try:
+                return await db.once(self._engine, sql, (key_id, sent.fingerprint, JOIN_WINDOW_S))
+            except DBAPIError as error:
+                if db.sqlstate_of(error) == db.LOCK_TIMEOUT:  # the first request's hold is still on its way
+                    raise DatabaseUnavailable("The database is busy. Try again.", retry_after_s=1) from error
+                raise
+
+        [row] = await _asked(join)
         return UUID(str(row["task_id"])) if row["task_id"] else None
 
     async def abandon(self, task_id: UUID) -> int | None:
@@ -126,18 +137,21 @@ class Idempotency:
 
     async def flush(self, *, before: float) -> None:
         """Mark what was handed over before that monotonic time. What fails is tried again the next time."""
-        ids = [task_id for task_id, at in self._handed_over.items() if at <= before]
-        if not ids:
-            return
-        sql = "UPDATE tasks SET delivered_at = now() WHERE id = ANY($1::uuid[]) AND delivered_at IS NULL"
-        try:
-            await db.once(self._engine, sql, (ids,))
-        except Exception as error:  # noqa: BLE001 - best effort: a retry of a delivered answer is joined, that is all
-            log.warning("idempotency.not_marked", count=len(ids), error=type(error).__name__)
-            return
-        for task_id in ids:
-            if self._handed_over.get(task_id, before) <= before:
-                self._handed_over.pop(task_id, None)
+        due = [task_id for task_id, at in self._handed_over.items() if at <= before]
+        # Locked in order: two processes that mark the same tasks must not wait for each other.
+        sql = """WITH due AS (SELECT id FROM tasks WHERE id = ANY($1::uuid[]) AND delivered_at IS NULL
+              ORDER BY id FOR NO KEY UPDATE)
+            UPDATE tasks t SET delivered_at = now() FROM due WHERE t.id = due.id"""
+        for start in range(0, len(due), FLUSH_BATCH):
+            ids = due[start : start + FLUSH_BATCH]
+            try:
+                await db.once(self._engine, sql, (ids,))
+            except Exception as error:  # noqa: BLE001 - best effort: a retry of a delivered answer is joined, that is all
+                log.warning("idempotency.not_marked", count=len(due) - start, error=type(error).__name__)
+                return
+            for task_id in ids:
+                if self._handed_over.get(task_id, before) <= before:
+                    self._handed_over.pop(task_id, None)
 
     async def close(self) -> None:
         """Mark what is left, at shutdown."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from uuid import UUID
 
 import structlog
 
-from app.tasks.lifecycle import Claimed, LeaseLost, Lifecycle
+from app.tasks.lifecycle import Claimed, Lease, LeaseLost, Lifecycle
 
 log = structlog.get_logger()
 
@@ -20,8 +19,8 @@ class Leases:
     def __init__(self, lifecycle: Lifecycle, *, heartbeat_s: float) -> None:
         self._lifecycle = lifecycle
         self._heartbeat_s = heartbeat_s
-        self._held: dict[UUID, tuple[int, asyncio.Task[object]]] = {}
-        self._lost: set[UUID] = set()
+        self._held: dict[Lease, asyncio.Task[object]] = {}
+        self._lost: set[Lease] = set()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -31,21 +30,21 @@ class Leases:
         """Keep the lease for the block. The block is cancelled, and LeaseLost raised, when it is lost."""
         current = asyncio.current_task()
         assert current is not None  # noqa: S101 - a coroutine always runs in a task
-        self._held[task.id] = (task.token, current)
+        self._held[task.lease] = current
         try:
             yield
         except asyncio.CancelledError:
-            if task.id not in self._lost:
+            if task.lease not in self._lost:
                 raise  # not ours: somebody cancels the step itself
             current.uncancel()
             raise LeaseLost(str(task.id)) from None
         finally:
-            self._held.pop(task.id, None)
-            self._lost.discard(task.id)
+            self._held.pop(task.lease, None)
+            self._lost.discard(task.lease)
 
-    def let_go(self, task_id: UUID) -> None:
+    def let_go(self, task: Claimed) -> None:
         """The task is settled: what its step still does needs no lease, and no heartbeat stops it."""
-        self._held.pop(task_id, None)
+        self._held.pop(task.lease, None)
 
     async def run(self) -> None:
         """Beat until cancelled. A database that is away for a moment costs a beat, not the leases."""
@@ -58,12 +57,11 @@ class Leases:
 
     async def beat(self) -> None:
         """Keep every lease once, and stop the steps that lost theirs."""
-        held = {task_id: token for task_id, (token, _) in self._held.items()}
-        await self._lifecycle.give_back_unseen()
+        held = set(self._held)
         kept = await self._lifecycle.keep(held) if held else set()
-        for task_id in held.keys() - kept:
-            found = self._held.get(task_id)
-            if found is not None and found[0] == held[task_id]:
-                del self._held[task_id]
-                self._lost.add(task_id)
-                found[1].cancel()
+        for lease in held - kept:
+            step = self._held.pop(lease, None)
+            if step is not None:
+                self._lost.add(lease)
+                step.cancel()
+        await self._lifecycle.give_back_unseen()

@@ -36,6 +36,10 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
 
 
+Lease = tuple[UUID, int]
+"""A task and the token of one claim of it: a newer claim is another lease."""
+
+
 class LeaseLost(Exception):
     """The task is settled, or another worker's: this step writes nothing more."""
 
@@ -64,6 +68,10 @@ class Claimed:
     """Version of the account's secret that took the task; None: the newest."""
     claimed_at: float
     """Monotonic seconds just before the claim: the lease may be over ``lease_s`` after it, whatever stalled since."""
+
+    @property
+    def lease(self) -> Lease:
+        return self.id, self.token
 
     @property
     def client_token(self) -> str:
@@ -159,11 +167,14 @@ class Lifecycle:
         rows = await db.retried(
             lambda: db.once(
                 self._engine,
-                """UPDATE tasks t SET claims = 0, lease_owner = NULL,
+                # Locked in order: statements over the same tasks must not wait for each other.
+                """WITH s AS (SELECT t.id, s.percent, s.wake_s
+                   FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::float8[]) s(id, token, percent, wake_s)
+                   JOIN tasks t ON t.id = s.id AND t.lease_token = s.token AND t.settled_at IS NULL
+                   ORDER BY t.id FOR NO KEY UPDATE OF t)
+                 UPDATE tasks t SET claims = 0, lease_owner = NULL,
                   progress = greatest(t.progress, least(coalesce(s.percent, 0), 99)),
-                  wake_at = now() + s.wake_s * interval '1 second'
-                 FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::float8[]) s(id, token, percent, wake_s)
-                 WHERE t.id = s.id AND t.lease_token = s.token AND t.settled_at IS NULL RETURNING t.id""",
+                  wake_at = now() + s.wake_s * interval '1 second' FROM s WHERE t.id = s.id RETURNING t.id""",
                 (
                     [task.id for task, _, _ in steps],
                     [task.token for task, _, _ in steps],
@@ -225,30 +236,35 @@ class Lifecycle:
         for claimer, until in list(self._unseen.items()):
             for row in await self._claimed_as(claimer):
                 task = _claimed(row, time.monotonic())
-                if task.status is Status.SUBMITTING and task.claims == 1:
-                    queue_s = task.age_s + LOST_CLAIM_QUEUE_S
-                    await self.refused(task, error="never sent", http_status=None, wake_s=0.0, queue_s=queue_s)
-                else:
-                    await self.release(task, wake_s=0.0, is_poison=False)
+                try:
+                    if task.status is Status.SUBMITTING and task.claims == 1:
+                        queue_s = task.age_s + LOST_CLAIM_QUEUE_S
+                        await self.refused(task, error="never sent", http_status=None, wake_s=0.0, queue_s=queue_s)
+                    else:
+                        await self.release(task, wake_s=0.0, is_poison=False)
+                except LeaseLost:
+                    continue  # somebody else took it meanwhile
                 given += 1
             if time.monotonic() >= until:  # a statement that was held up on its way may be done late
                 self._unseen.pop(claimer, None)
         return given
 
-    async def keep(self, held: Mapping[UUID, int]) -> set[UUID]:
-        """Extend the leases ``{task: token}``; returns those that are still ours.
+    async def keep(self, held: Collection[Lease]) -> set[Lease]:
+        """Extend the leases; returns those that are still ours.
 
         One that its step has just given back is ours, too, and is due when the step said.
         """
         rows = await db.once(
             self._engine,
-            """UPDATE tasks t SET wake_at =
+            """WITH h AS (SELECT t.id FROM unnest($1::uuid[], $2::bigint[]) h(id, tok)
+               JOIN tasks t ON t.id = h.id AND t.lease_token = h.tok AND t.settled_at IS NULL
+               ORDER BY t.id FOR NO KEY UPDATE OF t)
+             UPDATE tasks t SET wake_at =
                 CASE WHEN t.lease_owner IS NULL THEN t.wake_at ELSE now() + $3 * interval '1 second' END
-              FROM unnest($1::uuid[], $2::bigint[]) h(id, tok)
-             WHERE t.id = h.id AND t.lease_token = h.tok AND t.settled_at IS NULL RETURNING t.id""",
-            (list(held), list(held.values()), self.lease_s),
+              FROM h WHERE t.id = h.id RETURNING t.id, t.lease_token""",
+            ([task_id for task_id, _ in held], [token for _, token in held], self.lease_s),
         )
-        return {UUID(str(row["id"])) for row in rows}
+        return {(UUID(str(row["id"])), row["lease_token"]) for row in rows}
 
     async def accepted(self, task: Claimed, *, upstream_id: str, wake_s: float, deadline_s: float) -> None:
         """The upstream took it: record its handle. The lease ends; the next step is due in ``wake_s``."""

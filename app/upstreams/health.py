@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 log = structlog.get_logger()
 
@@ -22,6 +21,8 @@ MIN_CALLS = 20
 BAD_SHARE = 0.5
 OPEN_S = 15.0
 OPEN_MAX_S = 120.0
+DOUBLINGS = 3
+"""OPEN_S doubled that often is OPEN_MAX_S: more openings in a row change nothing."""
 PROBE_S = 30.0
 """How long one probe may take before another process may try."""
 REMEMBER_S = 600
@@ -79,9 +80,15 @@ class Health:
         await self._block(pool, seconds, "paused")
 
     async def note(self, pool: str, *, is_ok: bool) -> None:
-        """Count one call. Only infrastructure errors are not ok: never a 429, a refusal or a caller's fault."""
+        """Count one submit. Only infrastructure errors are not ok: never a 429, a refusal or a caller's fault.
+
+        Polls do not count: an upstream whose answers to them fail may take new work all the same.
+        """
         window = self._windows.setdefault(pool, _Window())
         now = self._clock()
+        until, why = self._blocked.get(pool, (0.0, "paused"))
+        if not is_ok and why == "broken" and now < until:
+            return  # sent before the breaker opened, so no probe: it says nothing new
         window.add(now, is_ok)
         if window.opened and is_ok:
             window.opened = 0
@@ -89,7 +96,7 @@ class Health:
             await self._redis_do(lambda: self._redis.delete(_key("half-open", pool), _key("probe", pool)))
             log.info("breaker.closed", pool=pool)
         elif window.is_bad or (window.opened and not is_ok):
-            seconds = min(OPEN_S * 2**window.opened, OPEN_MAX_S)
+            seconds = min(OPEN_S * 2 ** min(window.opened, DOUBLINGS), OPEN_MAX_S)
             window.opened += 1
             window.clear()
             log.warning("breaker.opened", pool=pool, seconds=seconds)
@@ -153,7 +160,7 @@ class Health:
         """Ask Redis, or go on with what this process knows."""
         try:
             return await work()
-        except (RedisError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - a step never breaks because its pool's health is not known
             log.debug("health.alone", error=type(error).__name__)
             return default
 

@@ -6,15 +6,18 @@ What a status or an error body means is each provider's; `default_error` is the 
 
 from __future__ import annotations
 
+import asyncio
 import json as jsonlib
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import aiohttp
+import structlog
 from yarl import URL
 
 from app.errors import NO_ROOM, MediagateError
@@ -22,6 +25,7 @@ from app.failpoints import failpoint
 from app.fetch.client import Fetched, SafeFetcher
 from app.media.base64_stream import DivertedValue, JsonScanner, ScanError, render_json
 from app.upstreams.protocols import (
+    Upstream,
     UpstreamBusy,
     UpstreamDenied,
     UpstreamError,
@@ -31,10 +35,18 @@ from app.upstreams.protocols import (
 from app.upstreams.wording import cleaned
 from app.values import utcnow
 
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
 MIB = 1024 * 1024
 CONNECT_S = 5.0
 PIECE = 256 * 1024
 ERROR_BODY_BYTES = 64 * 1024
+RESULTS_AT_ONCE = 32
+"""Of one upstream account: a result host that hangs keeps no other account's results waiting."""
+FULL_WAIT_S = 1.0
+"""How often a download is tried again while our disk is full."""
 Phase = Literal["submit", "read"]
 """``submit``: a lost answer is UpstreamOutcomeUnknown. ``read``: a lost one is UpstreamError, and may be repeated."""
 
@@ -109,11 +121,13 @@ class UpstreamHttp:
     """One per process; `close` it at the end."""
 
     fetcher: SafeFetcher
-    _session: aiohttp.ClientSession | None = field(default=None, init=False)
+    _sessions: dict[Phase, aiohttp.ClientSession] = field(default_factory=dict, init=False)
+    _places: dict[str, asyncio.Semaphore] = field(default_factory=dict, init=False)
+    """By upstream account: where its result downloads queue."""
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        for session in self._sessions.values():
+            await session.close()
 
     async def send(
         self,
@@ -161,7 +175,7 @@ class UpstreamHttp:
         )
         sent = False
         try:
-            async with self._client().request(
+            async with self._client(phase).request(
                 method,
                 url,
                 headers={**more, **(headers or {})},
@@ -190,6 +204,7 @@ class UpstreamHttp:
         url: str,
         out: Path,
         *,
+        upstream: Upstream,
         headers: Mapping[str, str] | None = None,
         max_bytes: int = 512 * MIB,
         total_s: float = 300.0,
@@ -197,44 +212,69 @@ class UpstreamHttp:
     ) -> int:
         """Write what the upstream's own API serves (with our key) into ``out``; returns its size.
 
-        A redirect leads on without our key and through the safe fetcher, unless it stays on the same origin
-        and ``follow_with_headers`` is set. Raises: UpstreamError, with the status where there was one.
+        A redirect leads on without our key and as `fetch` goes, unless it stays on the same origin and
+        ``follow_with_headers`` is set. Raises: UpstreamError, with the status where there was one; OSError as `fetch`.
         """
+
+        async def once() -> int:
+            return await self._download(url, out, upstream, headers, max_bytes, total_s, follow_with_headers)
+
+        return await _with_room(once, wait_s=total_s)
+
+    async def _download(
+        self,
+        url: str,
+        out: Path,
+        upstream: Upstream,
+        headers: Mapping[str, str] | None,
+        max_bytes: int,
+        total_s: float,
+        follow_with_headers: bool,
+    ) -> int:
         limits = Limits(read_s=30.0, total_s=total_s)
         for _ in range(4):
             async with self.stream("GET", url, phase="read", headers=headers, limits=limits) as response:
                 if response.status in (301, 302, 303, 307, 308):
                     target = response.url.join(URL(response.headers.get("location", "")))
-                    if not (follow_with_headers and target.origin() == response.url.origin()):
-                        return (await self.fetch(str(target), out, max_bytes=max_bytes, total_s=total_s)).size_bytes
-                    url = str(target)
-                    continue
-                if response.status != 200:
+                elif response.status == 200:
+                    return await _save(response.content.iter_chunked(PIECE), out, max_bytes)
+                else:
                     raise UpstreamError(f"download: status {response.status}", http_status=response.status)
-                return await _save(response.content.iter_chunked(PIECE), out, max_bytes)
+            if not (follow_with_headers and target.origin() == response.url.origin()):
+                fetched = await self.fetch(str(target), out, upstream=upstream, max_bytes=max_bytes, total_s=total_s)
+                return fetched.size_bytes
+            url = str(target)
         raise UpstreamError("download: too many redirects")
 
     async def fetch(
-        self,
-        url: str,
-        out: Path,
-        *,
-        max_bytes: int = 512 * MIB,
-        total_s: float = 300.0,
-        host_suffixes: tuple[str, ...] | None = None,
+        self, url: str, out: Path, *, upstream: Upstream, max_bytes: int = 512 * MIB, total_s: float = 300.0
     ) -> Fetched:
-        """Write what a result URL leads to, without any key, through the safe fetcher. Raises: UpstreamError."""
-        try:
+        """Write what a result URL leads to, without any key, through the safe fetcher.
+
+        It goes to any public host, or to those the account's option ``result_hosts`` names. ``total_s`` is for the
+        transfer; before it, the account's downloads queue. Raises: UpstreamError; OSError when our disk is full, and
+        was for ``total_s``: what was paid for waits for room.
+        """
+        hosts = upstream.options.get("result_hosts")
+        place = self._places.setdefault(upstream.name, asyncio.Semaphore(RESULTS_AT_ONCE))
+
+        async def once() -> Fetched:
             return await self.fetcher.fetch(
-                url, out, param="result", max_bytes=max_bytes, total_s=total_s, host_suffixes=host_suffixes
+                url, out, param="result", max_bytes=max_bytes, total_s=total_s, host_suffixes=hosts
             )
+
+        try:
+            async with place:
+                return await _with_room(once, wait_s=total_s)
         except MediagateError as error:
             raise UpstreamError(f"result: {error.reason}") from None
 
-    def _client(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
+    def _client(self, phase: Phase) -> aiohttp.ClientSession:
+        """A submit has a connection of its own: a kept one may end just as we send, and nobody could tell."""
+        session = self._sessions.get(phase)
+        if session is None:
+            session = self._sessions[phase] = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, force_close=phase == "submit"),
                 read_bufsize=PIECE,
                 trust_env=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -242,8 +282,21 @@ class UpstreamHttp:
                 headers={"User-Agent": "mediagate"},
             )
             # aiohttp would send a GET, PUT or DELETE again by itself when a kept connection ends before the head.
-            self._session._retry_connection = False
-        return self._session
+            session._retry_connection = False
+        return session
+
+
+async def _with_room(work: Callable[[], Awaitable[T]], *, wait_s: float) -> T:
+    """Do it again while our disk is full. Raises: OSError when it still is."""
+    until = time.monotonic() + wait_s
+    while True:
+        try:
+            return await work()
+        except OSError as error:
+            if error.errno not in NO_ROOM or time.monotonic() >= until:
+                raise
+            log.error("disk.full", error=str(error))
+        await asyncio.sleep(FULL_WAIT_S)
 
 
 def lost(phase: Phase, what: str) -> UpstreamError:
@@ -333,10 +386,14 @@ async def _at_most(pieces: AsyncIterable[bytes], limit: int) -> bytes:
 
 async def _save(pieces: AsyncIterable[bytes], out: Path, max_bytes: int) -> int:
     size = 0
-    with out.open("wb") as file:
-        async for piece in pieces:
-            size += len(piece)
-            if size > max_bytes:
-                raise UpstreamError(f"download: larger than {max_bytes} bytes")
-            file.write(piece)
+    try:
+        with out.open("wb") as file:
+            async for piece in pieces:
+                size += len(piece)
+                if size > max_bytes:
+                    raise UpstreamError(f"download: larger than {max_bytes} bytes")
+                file.write(piece)
+    except BaseException:
+        out.unlink(missing_ok=True)  # noqa: ASYNC240 - must happen even while this is being cancelled
+        raise
     return size

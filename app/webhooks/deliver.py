@@ -21,12 +21,12 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.db import is_transient, once, retried, transaction
-from app.errors import DatabaseUnavailable, InputUrlRefused, InputUrlUnreachable
+from app.errors import DatabaseUnavailable, InputUrlRefused, InputUrlUnreachable, TooManyRequests
 from app.fetch.client import SafeFetcher, Unreachable
 from app.fetch.guard import Refused
 from app.values import new_id, utcnow
 from app.webhooks.deliveries import event_of
-from app.webhooks.endpoints import Endpoint, end_deliveries
+from app.webhooks.endpoints import Endpoint, end_deliveries, lock_endpoint
 from app.webhooks.events import LOW_CREDITS, SAMPLE_TASK, Event
 from app.webhooks.secrets import Owner, Secrets
 from app.webhooks.signing import headers
@@ -36,12 +36,14 @@ log = structlog.get_logger(__name__)
 TICK_S = 0.5
 GATHER_S = 0.02
 SEND_S = 10.0
+TEST_AGAIN_S = 5
 LEASE = timedelta(seconds=30)
 """Longer than a send with its writing down takes: then another worker may send it again."""
 BATCH = 64
 PER_LANE = 4
 """Claimed of one endpoint at a time; at most twice as many are on their way."""
 PER_ACCOUNT = 32
+"""On their way for one account, to however many places."""
 AT_ONCE = 256
 WRITERS = 4
 """Results written down at once: they must not take the database connections of the worker's steps."""
@@ -107,6 +109,8 @@ class Deliverer:
         self._accounts: Counter[int] = Counter()
         self._sending: set[asyncio.Task[None]] = set()
         self._writers = asyncio.Semaphore(WRITERS)
+        self._testing: set[int] = set()
+        self._claiming = asyncio.Lock()
         self._is_draining = False
         self._freed = asyncio.Event()
 
@@ -125,8 +129,14 @@ class Deliverer:
     async def drain(self, wait_s: float) -> int:
         """Claim nothing more, and let the sends that are on their way end. Returns how many did not."""
         self._is_draining = True
-        if self._sending:
-            await asyncio.wait(self._sending, timeout=wait_s)
+        try:
+            async with asyncio.timeout(wait_s):
+                async with self._claiming:
+                    pass  # what is being claimed is sent as well
+                if self._sending:
+                    await asyncio.wait(self._sending)
+        except TimeoutError:
+            pass
         return len(self._sending)
 
     async def once(self) -> int:
@@ -138,8 +148,19 @@ class Deliverer:
     async def test(self, endpoint: Endpoint, event_type: str) -> int:
         """Send a sample of an event now, once, and log it. Returns the receiver's status.
 
-        Raises: InputUrlRefused, InputUrlUnreachable.
+        Raises: InputUrlRefused, InputUrlUnreachable; TooManyRequests while another test of the account is going on.
         """
+        if endpoint.account_id in self._testing:
+            raise TooManyRequests(
+                "A test of your webhooks is going on. Wait for it to end.", retry_after_s=TEST_AGAIN_S
+            )
+        self._testing.add(endpoint.account_id)
+        try:
+            return await self._test(endpoint, event_type)
+        finally:
+            self._testing.discard(endpoint.account_id)
+
+    async def _test(self, endpoint: Endpoint, event_type: str) -> int:
         about = f"acct_{endpoint.account_id}" if event_type == LOW_CREDITS else SAMPLE_TASK
         event = Event(new_id(), event_type, None, {"id": about, "test": True}, utcnow())
         owner = endpoint.owner
@@ -187,26 +208,29 @@ class Deliverer:
             return 0
 
     async def _start_due(self) -> int:
-        free = min(BATCH, AT_ONCE - len(self._sending))
-        if free <= 0 or self._is_draining:
-            return 0
-        claims = await self._claim(free)
-        secrets = await self._secrets.live({claim.owner for claim in claims}) if claims else {}
-        for claim in claims:
-            self._lanes[claim.lane] += 1
-            self._accounts[claim.owner.account_id] += 1
-            sending = asyncio.create_task(self._deliver(claim, secrets[claim.owner]))
-            self._sending.add(sending)
-            sending.add_done_callback(self._sending.discard)
-        return len(claims)
+        async with self._claiming:
+            free = min(BATCH, AT_ONCE - len(self._sending))
+            if free <= 0 or self._is_draining:
+                return 0
+            claims = await self._claim(free)
+            secrets = await self._secrets.live({claim.owner for claim in claims}) if claims else {}
+            for claim in claims:
+                self._lanes[claim.lane] += 1
+                self._accounts[claim.owner.account_id] += 1
+                sending = asyncio.create_task(self._deliver(claim, secrets[claim.owner]))
+                self._sending.add(sending)
+                sending.add_done_callback(self._sending.discard)
+            return len(claims)
 
     async def _claim(self, limit: int) -> list[Claim]:
         full = [lane for lane, count in self._lanes.items() if count >= PER_LANE]
-        busy = [account for account, count in self._accounts.items() if count >= PER_ACCOUNT]
-        rows = await once(self._engine, _CLAIM, (PER_LANE, full, busy, limit, LEASE))
+        free = {account: PER_ACCOUNT - count for account, count in self._accounts.items()}
+        arguments = (PER_LANE, full, list(free), list(free.values()), PER_ACCOUNT, limit, LEASE)
+        rows = await once(self._engine, _CLAIM, arguments)
         dead = {row["lane"] for row in rows if row["endpoint_state"] != "active"}
         for lane in dead:  # its last event was written while the endpoint was being changed
             async with transaction(self._engine) as connection:
+                await lock_endpoint(connection, lane)
                 await end_deliveries(connection, lane)
         return [
             Claim(
@@ -264,6 +288,8 @@ class Deliverer:
         wait = None if outcome.is_ok or is_gone else wait_after(tries, self._luck())
         state = "delivered" if outcome.is_ok else "failed" if wait is None else "pending"
         async with transaction(self._engine) as connection:
+            if is_gone and claim.owner.endpoint_id is not None:  # before its deliveries, as all who end those do
+                await lock_endpoint(connection, claim.owner.endpoint_id)
             noted = await connection.exec_driver_sql(
                 _WRITE_DOWN,
                 (claim.id, claim.token, state, tries, wait, outcome.status, outcome.error, outcome.ms),
@@ -289,7 +315,7 @@ def _count_down(counter: Counter[Any], key: object) -> None:
 
 
 # Lane by lane (the first part steps over the index from one lane to the next), so that a long queue of one is no wait
-# for the others.
+# for the others, and that no account has more than its places, however many lanes it makes.
 _CLAIM = """
 WITH RECURSIVE lanes AS (
   (SELECT lane FROM webhook_deliveries WHERE state = 'pending' ORDER BY lane LIMIT 1)
@@ -297,14 +323,19 @@ WITH RECURSIVE lanes AS (
   SELECT (SELECT d.lane FROM webhook_deliveries d WHERE d.state = 'pending' AND d.lane > l.lane ORDER BY d.lane LIMIT 1)
     FROM lanes l WHERE l.lane IS NOT NULL),
 due AS MATERIALIZED (
-  SELECT d.id FROM lanes l CROSS JOIN LATERAL (
-    SELECT id, due_at FROM webhook_deliveries d
-     WHERE d.lane = l.lane AND d.state = 'pending' AND d.due_at <= now() AND d.account_id <> ALL($3::bigint[])
+  SELECT d.* FROM lanes l CROSS JOIN LATERAL (
+    SELECT id, account_id, due_at FROM webhook_deliveries d
+     WHERE d.lane = l.lane AND d.state = 'pending' AND d.due_at <= now()
      ORDER BY d.due_at LIMIT $1 FOR UPDATE SKIP LOCKED) d
-   WHERE l.lane IS NOT NULL AND l.lane <> ALL($2::uuid[]) ORDER BY d.due_at LIMIT $4),
+   WHERE l.lane IS NOT NULL AND l.lane <> ALL($2::uuid[])),
+fair AS (
+  SELECT f.id FROM (SELECT *, row_number() OVER (PARTITION BY account_id ORDER BY due_at) AS nth FROM due) f
+    LEFT JOIN unnest($3::bigint[], $4::bigint[]) AS a (account_id, free) USING (account_id)
+   WHERE f.nth <= coalesce(a.free, $5) ORDER BY f.due_at LIMIT $6),
 claimed AS (
-  UPDATE webhook_deliveries d SET claim = d.claim + 1, due_at = now() + $5::interval
-    FROM due WHERE d.id = due.id RETURNING d.*)
+  UPDATE webhook_deliveries d SET claim = d.claim + 1, due_at = now() + $7::interval,
+         sending_until = now() + $7::interval
+    FROM fair WHERE d.id = fair.id RETURNING d.*)
 SELECT c.*, coalesce(c.url, e.url) AS target, v.type, v.task_id, v.data, v.created_at AS event_at,
        extract(epoch FROM clock_timestamp())::bigint AS timestamp,
        CASE WHEN c.url IS NULL THEN coalesce(e.state, 'deleted') ELSE 'active' END AS endpoint_state
@@ -313,7 +344,7 @@ SELECT c.*, coalesce(c.url, e.url) AS target, v.type, v.task_id, v.data, v.creat
 _WRITE_DOWN = """
 WITH noted AS (
   UPDATE webhook_deliveries SET state = $3, tries = $4, due_at = now() + coalesce($5::interval, interval '0'),
-         last_status = $6, last_error = $7, last_ms = $8,
+         last_status = $6, last_error = $7, last_ms = $8, sending_until = NULL,
          delivered_at = CASE $3 WHEN 'delivered' THEN now() ELSE delivered_at END
    WHERE id = $1 AND claim = $2 RETURNING id)
 INSERT INTO webhook_attempts (delivery_id, at, status, error, ms)

@@ -82,20 +82,24 @@ class DeliveryLog:
     async def redeliver(self, account_id: int, endpoint: str, delivery: str) -> Delivery:
         """Send it again, now and with all its tries, whatever came of it before. The event keeps its id.
 
-        Raises: WebhookEndpointNotFound, WebhookDeliveryNotFound; InvalidParameter for a disabled endpoint.
+        Raises: WebhookEndpointNotFound, WebhookDeliveryNotFound; InvalidParameter for a disabled endpoint, and while it
+        is being sent.
         """
         endpoint_id = await self._endpoint(account_id, endpoint, must_take=True)
         delivery_id = find_id(DELIVERY_PREFIX, delivery)
         changed = await once(
             self._engine,
             """UPDATE webhook_deliveries SET state = 'pending', tries = 0, due_at = now(), claim = claim + 1
-                WHERE id = $1 AND account_id = $2 AND endpoint_id IS NOT DISTINCT FROM $3::uuid RETURNING id""",
+                WHERE id = $1 AND account_id = $2 AND endpoint_id IS NOT DISTINCT FROM $3::uuid
+                  AND (state <> 'pending' OR sending_until IS NULL OR sending_until <= now()) RETURNING id""",
             (delivery_id, account_id, endpoint_id),
         )
-        if not changed:
+        rows = await once(self._engine, f"{_SELECT} AND d.id = $3", (account_id, endpoint_id, delivery_id))
+        if not rows:
             raise WebhookDeliveryNotFound(delivery)
-        [row] = await once(self._engine, f"{_SELECT} AND d.id = $3", (account_id, endpoint_id, delivery_id))
-        return _delivery(row)
+        if not changed:
+            raise InvalidParameter("This delivery is being sent just now. Wait for what comes of it.")
+        return _delivery(rows[0])
 
     async def prune(self, *, older_than: timedelta = KEEP) -> int:
         """Remove what is older, with endpoints deleted before then. Returns how many events went."""

@@ -199,8 +199,12 @@ class Endpoints:
             )
 
 
+async def lock_endpoint(connection: AsyncConnection, endpoint_id: UUID) -> None:
+    await connection.exec_driver_sql("SELECT FROM webhook_endpoints WHERE id = $1 FOR NO KEY UPDATE", (endpoint_id,))
+
+
 async def end_deliveries(connection: AsyncConnection, endpoint_id: UUID) -> None:
-    """Give up what is on its way to an endpoint that takes no more."""
+    """Give up what is on its way to an endpoint that takes no more. Who calls has locked the endpoint."""
     await connection.exec_driver_sql(
         """UPDATE webhook_deliveries SET state = 'failed', last_error = 'endpoint_disabled', claim = claim + 1
             WHERE lane = $1 AND state = 'pending'""",

@@ -56,7 +56,8 @@ class Secrets:
         self._box = box
 
     async def mint(self, connection: AsyncConnection, owner: Owner) -> str:
-        """Give an owner that has none a secret, and return it: the one time it is shown."""
+        """Give an owner that has none a secret, and return it: the one time it is shown. Raises: WrongSecretsKey."""
+        await self._box.claim(connection)
         secret, secret_id = mint_secret(), new_id()
         sealed = self._box.seal(secret.encode(), Place(secret_id, owner))
         await connection.exec_driver_sql(

@@ -8,9 +8,15 @@ CREATE INDEX idempotency_age ON idempotency (created_at);
 
 -- MEANT: the task this key stands for: p_task, when the key is new. No money moves here; a key that was used for another
 -- request is MG400. Every statement sees what was committed before it, so the SELECT finds what the INSERT waited for.
+-- Without a key a retry finds the task by its fingerprint (mg_join), and its lock waits until the holds of that request
+-- that are on their way are committed. They take it before any other lock, and do not wait for each other.
 CREATE FUNCTION mg_meant(p_task uuid, p_key bigint, p_idem text, p_print bytea) RETURNS uuid LANGUAGE plpgsql AS $$
 DECLARE v_account bigint; i idempotency; BEGIN
-  IF p_idem IS NULL THEN RETURN p_task; END IF;
+  IF p_idem IS NULL THEN
+    IF p_print IS NOT NULL THEN
+      PERFORM pg_advisory_xact_lock_shared(hashtextextended(encode(p_print, 'hex'), p_key)); END IF;
+    RETURN p_task;
+  END IF;
   SELECT account_id INTO v_account FROM api_keys WHERE id = p_key;
   IF NOT FOUND THEN RAISE EXCEPTION 'key' USING ERRCODE = 'MG401'; END IF;
   LOOP
@@ -67,7 +73,8 @@ LANGUAGE plpgsql AS $$ BEGIN
 END $$;
 
 -- JOIN: the task that an SDK's own retry, which has no key, repeats: same API key, same request, young, and its answer
--- never left. Of several the one that was joined least. The lock makes the retries of identical requests take turns.
+-- never left. Of several the one that was joined least. The lock makes the retries of identical requests take turns,
+-- and waits for a first request whose hold is not committed yet.
 CREATE FUNCTION mg_join(p_key bigint, p_print bytea, p_window_s float8) RETURNS uuid LANGUAGE plpgsql AS $$
 DECLARE v_task uuid; BEGIN
   PERFORM pg_advisory_xact_lock(hashtextextended(encode(p_print, 'hex'), p_key));

@@ -34,6 +34,7 @@ CREATE TABLE webhook_deliveries (id uuid PRIMARY KEY DEFAULT mg_uuid7(),
   state text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending','delivered','failed')),
   tries int NOT NULL DEFAULT 0,
   due_at timestamptz NOT NULL DEFAULT now(),       -- the next try AND the end of a lease: one clock, the database's
+  sending_until timestamptz,                       -- the lease alone: until then a worker may be sending it
   claim bigint NOT NULL DEFAULT 0, last_status int, last_error text, last_ms int,
   delivered_at timestamptz, created_at timestamptz NOT NULL DEFAULT now(),
   CHECK ((endpoint_id IS NULL) <> (url IS NULL)), CHECK ((state = 'delivered') <= (delivered_at IS NOT NULL))
@@ -45,8 +46,10 @@ CREATE TABLE webhook_attempts (delivery_id uuid NOT NULL REFERENCES webhook_deli
   at timestamptz NOT NULL, status int, error text, ms int NOT NULL);
 CREATE INDEX webhook_attempts_delivery ON webhook_attempts (delivery_id, at);
 
--- NULL: no warning. A crossing is told once; only credits that come in arm it again, not a hold that is released.
-ALTER TABLE accounts ADD COLUMN low_credits bigint CHECK (low_credits > 0), ADD COLUMN low_told boolean NOT NULL DEFAULT false;
+-- NULL: no warning. A crossing is told once; only credits that come in arm it again, not a hold that is released. Where holds
+-- keep the balance below when they come (low_paid), it is armed when it has risen.
+ALTER TABLE accounts ADD COLUMN low_credits bigint CHECK (low_credits > 0), ADD COLUMN low_told boolean NOT NULL DEFAULT false,
+  ADD COLUMN low_paid boolean NOT NULL DEFAULT false;
 
 -- One event and one delivery for each endpoint that wants it; nothing when nobody does.
 CREATE FUNCTION mg_webhook_event(p_account bigint, p_type text, p_task uuid, p_data jsonb, p_url text) RETURNS void
@@ -76,8 +79,9 @@ CREATE TRIGGER tasks_outbox AFTER UPDATE OF settled_at ON tasks FOR EACH ROW
   WHEN (OLD.settled_at IS NULL AND NEW.settled_at IS NOT NULL) EXECUTE FUNCTION tasks_outbox();
 
 CREATE FUNCTION accounts_low() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  NEW.low_paid := NEW.low_told AND NEW.posted - NEW.held < NEW.low_credits AND NEW.low_credits IS NOT DISTINCT FROM OLD.low_credits;
   NEW.low_told := NEW.posted - NEW.held < NEW.low_credits;
-  IF NEW.low_told THEN
+  IF NEW.low_told AND NOT NEW.low_paid THEN
     PERFORM mg_webhook_event(NEW.id, 'credits.low', NULL,
       jsonb_build_object('id', 'acct_' || NEW.id, 'credits', NEW.posted - NEW.held, 'threshold', NEW.low_credits), NULL); END IF;
   RETURN NEW;
@@ -85,7 +89,8 @@ END $$;
 CREATE TRIGGER accounts_low BEFORE UPDATE OF posted, held, low_credits ON accounts FOR EACH ROW
   WHEN (NEW.low_credits IS NOT NULL AND (NEW.low_credits IS DISTINCT FROM OLD.low_credits
     OR (NOT NEW.low_told AND NEW.posted - NEW.held < NEW.low_credits)
-    OR (NEW.low_told AND NEW.posted > OLD.posted AND NEW.posted - NEW.held >= NEW.low_credits)))
+    OR (NEW.low_told AND NOT NEW.low_paid AND NEW.posted > OLD.posted)
+    OR (NEW.low_paid AND NEW.posted - NEW.held >= NEW.low_credits)))
   EXECUTE FUNCTION accounts_low();
 
 DO $$ DECLARE f regprocedure; BEGIN

@@ -25,7 +25,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute("DROP TRIGGER accounts_low ON accounts")
     op.execute("DROP TRIGGER tasks_outbox ON tasks")
-    op.execute("ALTER TABLE accounts DROP COLUMN low_told, DROP COLUMN low_credits")
+    op.execute("ALTER TABLE accounts DROP COLUMN low_told, DROP COLUMN low_paid, DROP COLUMN low_credits")
     for table in TABLES:
         op.execute(f"DROP TABLE {table}")
     for function in FUNCTIONS:

@@ -16,6 +16,7 @@ from httpx2 import AsyncClient
 
 from app import db
 from app.credits.ledger import Balance, Credits
+from app.errors import DatabaseUnavailable
 from app.generation.timeline import fault_of
 from app.values import new_id, task_public_id
 from tests.factories import accept_task, finish_task, make_account, make_key, request_of
@@ -242,6 +243,21 @@ async def test_an_uncertain_task_is_ended_by_hand_as_failed_only(admin: Admin, c
     assert (noted["action"], noted["before"]["status"], noted["after"]["released"]) == ("task.resolve", "uncertain", 10)
 
 
+@pytest.mark.parametrize(("word", "more"), [("cancel", {}), ("resolve", {"as": "failed"})])
+async def test_a_deed_whose_result_cannot_be_read_is_not_sent_again(
+    admin: Admin, caller: Caller, monkeypatch: pytest.MonkeyPatch, word: str, more: dict[str, str]
+):
+    async def gone(public_id: str) -> None:
+        raise DatabaseUnavailable("The database is not reachable just now. Try again.", retry_after_s=2)
+
+    task = await waiting(caller)
+    monkeypatch.setattr(admin.services.timelines, "get", gone)
+
+    answer = await admin.client.post(f"/admin/v1/tasks/{task}/{word}", content=json.dumps({"reason": "x"} | more))
+
+    assert (answer.status_code, answer.headers["x-should-retry"], answer.headers["x-task-id"]) == (503, "false", task)
+
+
 @pytest.mark.parametrize("end", ["failed", "cancelled"])
 async def test_a_queued_task_is_resolved_either_way(admin: Admin, caller: Caller, end: str):
     task = await waiting(caller)
@@ -258,6 +274,8 @@ async def test_a_refund_is_given_once_and_never_above_the_charge(admin: Admin, c
     other = await admin.call("POST", f"/{task}/refund", part | {"reference": "ticket 2"})
     above = await admin.error("POST", f"/{task}/refund", {"reason": "more", "credits": 11})
     reused = await admin.error("POST", f"/{task}/refund", {"reason": "x", "credits": 6, "reference": "ticket 2"})
+    named = await admin.call("POST", f"/{task}/refund", {"reason": "x", "credits": 1, "reference": "5"})
+    named_rest = await admin.call("POST", f"/{task}/refund", {"reason": "x", "credits": 1, "reference": "rest"})
     rest = await admin.call("POST", f"/{task}/refund", {"reason": "all of it"})
     rest_again = await admin.call("POST", f"/{task}/refund", {"reason": "all of it"})
     nothing = await admin.error("POST", f"/{task}/refund", {"reason": "more", "credits": 1})
@@ -265,11 +283,12 @@ async def test_a_refund_is_given_once_and_never_above_the_charge(admin: Admin, c
     assert (first["credits"], first["replayed"], repeat["replayed"]) == (5, False, True)
     assert repeat["ledger_id"] == first["ledger_id"] != other["ledger_id"]
     assert above["param"] == reused["param"] == "credits"
-    assert (rest["credits"], rest_again["credits"], rest_again["replayed"]) == (10, 10, True)
+    assert (named["replayed"], named_rest["replayed"], rest["replayed"]) == (False, False, False)
+    assert (rest["credits"], rest_again["credits"], rest_again["replayed"]) == (8, 8, True)
     assert nothing["reason"] == "nothing_to_refund"
     assert (await caller.balance()).credits == 1000
     noted = await admin.audit_of(task)
-    assert [row["after"]["refund"] for row in noted] == [5, 5, 10]
+    assert [row["after"]["refund"] for row in noted] == [5, 5, 1, 1, 8]
     assert (noted[0]["before"], noted[0]["after"]["balance"]) == ({"charge": 20, "balance": 980}, 985)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,11 +14,15 @@ import pytest
 from httpx2 import AsyncClient
 
 from app import db
-from app.values import Credits, find_task_id
+from app.errors import DatabaseUnavailable
+from app.intake import Sent
+from app.tasks.idempotency import Idempotency, fingerprint
+from app.values import Credits, find_task_id, new_id
 from tests.api.bodies import serving
 from tests.api.samples import jpeg, png
 from tests.api.test_image_stream import frames_of
-from tests.factories import make_key
+from tests.factories import make_key, request_of
+from tests.ledger.test_money_functions import is_waiting, until
 from tests.plugins.gateway import Caller, no_trace, stored_files
 
 GENERATIONS = "/v1/images/generations"
@@ -453,6 +460,41 @@ async def test_a_task_that_is_past_joining_is_left_alone(client, caller, retry, 
     assert (await retry(VIDEOS, FOX)).json()["id"] != first.json()["id"]
 
 
+@asynccontextmanager
+async def on_its_way(caller: Caller) -> AsyncIterator[tuple[UUID, Any]]:
+    """The first request's hold in a transaction that is still open."""
+    task_id, sent = new_id(), fingerprint("POST", VIDEOS, FOX)
+    async with caller.services.engine.connect() as connection:
+        await connection.exec_driver_sql(
+            "SELECT mg_accept($1, $2, 'video', 'seedance-2.0', 'demo/x', 1, 900.0, $3::text::jsonb, '[]', NULL, $4)",
+            (task_id, caller.key.id, json.dumps(request_of("video.generate")), sent),
+        )
+        yield task_id, connection
+
+
+async def test_a_retry_waits_for_a_first_request_whose_hold_is_on_its_way(caller, retry, services):
+    async with on_its_way(caller) as (task_id, connection):
+        asking = asyncio.create_task(retry(VIDEOS, FOX))
+        await until(lambda: is_waiting(services.engine, connection))
+        await connection.commit()
+        again = await asking
+
+    assert find_task_id(again.json()["id"]) == task_id
+    assert await tasks_of(caller) == [str(task_id)]
+
+
+async def test_a_retry_whose_first_request_s_hold_does_not_end_is_told_to_come_back(caller, services):
+    url = services.settings.database_url.get_secret_value()
+    hasty = db.make_engine(url, pooled=False, session={"lock_timeout": "20ms"})
+    retry = Sent(fingerprint("POST", VIDEOS, FOX), is_retry=True)
+
+    async with on_its_way(caller):
+        with pytest.raises(DatabaseUnavailable) as caught:
+            await Idempotency(hasty, joins_retries=True).find(retry, account_id=caller.account.id, key_id=caller.key.id)
+
+    assert caught.value.retry_after_s == 1
+
+
 async def test_a_retry_by_another_key_or_of_another_request_is_a_new_one(client, caller, retry):
     first = await client.post(VIDEOS, json=FOX, headers=caller.headers)
     await unheard(caller, first.json()["id"])
@@ -497,8 +539,11 @@ async def test_an_answer_that_fails_after_the_promise_names_the_task_and_forbids
     assert answer.json()["error"]["task_id"] == answer.headers["x-task-id"]
 
 
-async def test_a_look_for_the_key_that_fails_may_be_tried_again(send, caller, monkeypatch):
+@pytest.mark.parametrize(("credits", "key"), [(10, "order-7"), (0, None)], ids=["key", "penniless"])
+async def test_a_look_before_the_promise_that_fails_may_be_tried_again(client, make_caller, monkeypatch, credits, key):
     once = db.once
+    caller = await make_caller(credits=credits)
+    headers = caller.headers | ({"idempotency-key": key} if key else {})
 
     async def broken(engine: Any, sql: str, arguments: tuple[Any, ...] = ()) -> list[Any]:
         if "FROM idempotency" in sql:
@@ -508,7 +553,7 @@ async def test_a_look_for_the_key_that_fails_may_be_tried_again(send, caller, mo
     with monkeypatch.context() as patch:
         patch.setattr(db, "once", broken)
         async with no_trace(caller):
-            answer = await send(GENERATIONS, FOX)
+            answer = await client.post(GENERATIONS, json=FOX, headers=headers)
 
     assert error_of(answer) == (503, "database_unavailable")
     assert answer.headers["x-should-retry"] == "true"

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 import pytest
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient, Response
+from structlog.testing import capture_logs
 
 from app.accounts.principal import mint_secret
 from app.api import protocol
 from app.api.deps import shown_duration
 from app.credits.ledger import Ledger
+from app.main import create_app
 from app.settings import MIB, Settings
 from app.values import Credits
 from app.wiring import Services, open_services
@@ -169,6 +171,21 @@ async def test_behind_our_proxy_sources_are_the_addresses_it_names(app: FastAPI)
         other = await proxied.get("/v1/me", headers=bearer("wrong") | {"x-forwarded-for": "203.0.113.9, 203.0.113.10"})
 
     assert (refused.status_code, other.status_code) == (429, 401)
+
+
+@pytest.mark.parametrize(
+    ("env", "proxies", "warnings"), [("production", (), 1), ("production", ("10.0.0.0/24",), 0), ("dev", (), 0)]
+)
+async def test_production_without_a_known_proxy_says_at_its_start_what_that_means(
+    settings: Settings, env: str, proxies: tuple[str, ...], warnings: int
+):
+    app = create_app(settings.model_copy(update={"env": env, "trusted_proxies": proxies}))
+
+    with capture_logs() as logged:
+        async with app.router.lifespan_context(app):
+            pass
+
+    assert [entry["event"] for entry in logged].count("api.no_trusted_proxies") == warnings
 
 
 def bearer(secret: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from uuid import uuid4
@@ -206,6 +207,47 @@ async def test_one_worker_counts_at_a_time(engine: AsyncEngine, watch: Watch):
         assert not await watch.count()
 
     assert await watch.count()
+
+
+async def test_after_a_long_absence_all_days_are_counted(engine: AsyncEngine, watch: Watch):
+    await finish_task(engine, await make_key(engine, await make_account(engine)))
+    await db.once(engine, "UPDATE watch SET counted_to = now() - interval '100 hours'")
+
+    assert await watch.count(lag_s=0)
+
+    found = await read_figures(engine)
+    assert ([row["tasks"] for row in found.ended], found.counted_age_s < 60) == ([1], True)
+
+
+async def test_a_count_may_take_longer_than_a_statement_of_the_hot_path(engine: AsyncEngine):
+    url = engine.url.render_as_string(hide_password=False)
+    hasty = db.make_engine(url, session={"statement_timeout": "0.1s"})
+    watch = Watch(hasty, Audit(hasty), audit_every_s=300)
+    async with db.transaction(engine) as connection:
+        await connection.exec_driver_sql("LOCK TABLE task_counts")
+        counting = asyncio.create_task(watch.count())
+        await asyncio.wait([counting], timeout=0.1 + db.SILENCE_S + 0.2)
+        assert not counting.done()
+
+    assert await counting
+    await hasty.dispose()
+
+
+async def test_a_count_that_fails_does_not_stop_the_audit(engine: AsyncEngine):
+    watch = Watch(engine, Audit(engine), audit_every_s=300, statement_s=0.1)
+    async with db.transaction(engine) as connection:
+        await connection.exec_driver_sql("LOCK TABLE task_counts")
+        running = asyncio.create_task(watch.run())
+        async with asyncio.timeout(20):
+            while (await audited_at(engine)) is None:  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.02)
+        assert not running.done()
+        running.cancel()
+
+
+async def audited_at(engine: AsyncEngine) -> object:
+    [row] = await db.once(engine, "SELECT audited_at FROM watch")
+    return row["audited_at"]
 
 
 async def test_an_overdue_step_shows_how_long_it_waits(engine: AsyncEngine):

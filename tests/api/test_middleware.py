@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.testing import capture_logs
 
+from app.api import protocol
 from app.api.middleware import RequestShell
 from app.errors import Overloaded
 from app.settings import Settings
@@ -224,3 +225,87 @@ async def test_waiting_for_the_result_is_not_a_slow_body(tmp_path: Path) -> None
         answer = await client.post(b"x")
 
     assert answer.body == b"done"
+
+
+# --- behind a body, and after an answer ----
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
+HALF = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" + b"x" * 500
+
+
+async def refuse_unread(_: Request, send: Send) -> None:
+    await say(send, "no")
+
+
+async def test_trailers_are_read_over_and_the_connection_goes_on(tmp_path: Path) -> None:
+    async def handler(request: Request, send: Send) -> None:
+        await request.body()
+        await say(send, ",".join(request.headers))
+
+    async with client_of(handler, tmp_path) as client, line_to(client) as (reader, writer):
+        for _ in range(2):
+            writer.write(CHUNKED + b"x-late: 1\r\nauthorization: x\r\n\r\n")
+            assert (await read_answer(reader)).body == b"host,transfer-encoding"
+
+
+@pytest.mark.parametrize("endless", [b"x: y\r\n", b"y" * 100], ids=["many", "one"])
+@pytest.mark.parametrize("is_answered", [True, False])
+async def test_trailers_without_end_are_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, endless: bytes, is_answered: bool
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_BYTES", 10_000)
+
+    async def read(request: Request, send: Send) -> None:
+        await request.body()
+
+    handler = refuse_unread if is_answered else read
+    async with client_of(handler, tmp_path) as client, line_to(client) as (reader, writer):
+        writer.write(CHUNKED + b"x: ")
+        answers = [await read_answer(reader)] if is_answered else []
+        cut = asyncio.create_task(reader.read())
+        while not cut.done():
+            writer.write(endless * (1000 // len(endless)))
+            await asyncio.wait([cut], timeout=0.01)
+        rest = cut.result()
+
+    assert [answer.body for answer in answers] == [b"no"] * is_answered
+    assert rest.startswith(b"HTTP/1.1 400 ") != is_answered
+
+
+async def test_who_is_answered_early_and_goes_on_sending_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol.EnvelopeProtocol, "rest_s", 0.1)
+    async with client_of(refuse_unread, tmp_path) as client, line_to(client) as (reader, writer):
+        writer.write(HALF)
+        assert (await read_answer(reader)).body == b"no"
+        cut = asyncio.create_task(reader.read(1))
+        for _ in range(499):
+            writer.write(b"x")
+            if (await asyncio.wait([cut], timeout=0.02))[0]:  # the misbehaviour itself: a byte now and then
+                break
+
+    assert cut.done()
+
+
+async def test_who_is_answered_early_and_sends_the_rest_may_ask_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol.EnvelopeProtocol, "rest_s", 0.1)
+    async with client_of(refuse_unread, tmp_path) as client, line_to(client) as (reader, writer):
+        writer.write(HALF)
+        assert (await read_answer(reader)).body == b"no"
+        writer.write(b"x" * 500 + HALF)
+        assert (await read_answer(reader)).body == b"no"
+        writer.write(b"x" * 500)
+        assert (await asyncio.wait([asyncio.create_task(reader.read(1))], timeout=0.3))[1]  # still open
+
+
+@asynccontextmanager
+async def line_to(client: Client) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    try:
+        async with asyncio.timeout(10):
+            yield reader, writer
+    finally:
+        writer.close()

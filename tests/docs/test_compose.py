@@ -169,7 +169,7 @@ def test_the_file_has_the_five_services_and_only_known_keys():
              "shm_size"}  # fmt: skip
 
     assert set(SERVICES) == {*OURS, "postgres", "redis"}
-    assert {key for key in COMPOSE if not key.startswith("x-")} == {"name", "services", "volumes"}
+    assert {key for key in COMPOSE if not key.startswith("x-")} == {"name", "services", "networks", "volumes"}
     assert {key for service in SERVICES.values() for key in service} <= known
 
 
@@ -201,8 +201,8 @@ def test_what_lasts_comes_back_after_a_crash_and_gets_the_time_it_needs_to_stop(
     lasting = {name: service for name, service in SERVICES.items() if name != "migrate"}
 
     assert {service["restart"] for service in lasting.values()} == {"unless-stopped"}
-    assert seconds(SERVICES["api"]["stop_grace_period"]) > Settings.model_fields["shutdown_wait_s"].default
-    assert seconds(SERVICES["worker"]["stop_grace_period"]) > 30  # workers.settings.DRAIN_S
+    for name in ("api", "worker"):
+        assert seconds(SERVICES[name]["stop_grace_period"]) > Settings.model_fields["shutdown_wait_s"].default
 
 
 def test_every_named_volume_is_declared_and_the_api_shares_its_files_with_the_worker():
@@ -252,6 +252,15 @@ def test_only_the_api_is_published_and_only_on_this_machine():
 
     assert list(published) == ["api"]
     assert all(interpolated(port, {}).startswith("127.0.0.1:") for port in published["api"])
+
+
+def test_the_proxy_s_word_is_believed_as_it_connects_through_the_network_of_compose():
+    [network] = COMPOSE["networks"]["default"]["ipam"]["config"]
+
+    [trusted] = json.loads(environment_of("api", {**SAMPLE, "POSTGRES_PASSWORD": "x"})["MEDIAGATE_TRUSTED_PROXIES"])
+
+    assert trusted == network["subnet"]
+    Settings(trusted_proxies=(trusted,))
 
 
 # --- the commands run -----------------------------------------------------------------------------------------------
@@ -342,6 +351,7 @@ def test_the_services_work_together_in_production_mode(env_file: dict[str, str],
     assert video["status"] == "completed"
     assert video["video_url"].startswith(SAMPLE["MEDIAGATE_PUBLIC_URL"])
     assert run(health_check(), envs["api"], tmp_path).returncode != 0  # stopped
+    assert "api.no_trusted_proxies" not in api_log.read_text()
     for line in (*api_log.read_text().splitlines(), *worker_log.read_text().splitlines()):
         json.loads(line)
 

@@ -66,7 +66,7 @@ def redis_away(stage: Stage, *, faults: tuple[str, ...]) -> None:
                 row.violations += _no_5xx(outcomes, allowed=())
                 pace = _pace(rig, outcomes, began)
                 usual = usual or pace
-                row.violations += pace.compared_to(usual) if stage.is_full else []
+                row.late += pace.compared_to(usual)
                 figures.append(f"Redis {fault}: {pace}")
                 row.violations += _all_made(outcomes, rig)
                 before = stage.judge(row, rig, since=before)
@@ -139,12 +139,8 @@ def postgres_away(stage: Stage, *, faults: tuple[str, ...]) -> None:
                 pause(1.0)
                 _break_postgres(server, proxy, fault)
                 back = time.monotonic()
-                until(
-                    lambda: _takes_work(rig),
-                    HEALTHY_S if stage.is_full else QUIET_S,
-                    "no work is taken after the database's return",
-                )
-                row.note_recovery(time.monotonic() - back)
+                until(lambda: _takes_work(rig), QUIET_S, "no work is taken after the database's return")
+                stage.judge_recovery(row, "work is taken", time.monotonic() - back, HEALTHY_S)
                 outcomes = load.result()
                 rig.quiet(QUIET_S)
                 row.runs += 1

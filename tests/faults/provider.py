@@ -72,7 +72,9 @@ class Vendor:
 
     async def fetch_video(self, job: UpstreamJob, call: Call) -> VideoResult:
         video, thumbnail = call.out_dir / "video", call.out_dir / "thumbnail.webp"
-        await call.http.download(_url(call, f"videos/{job.id}/content"), video, max_bytes=VIDEO_BYTES, total_s=6.0)
+        await call.http.download(
+            _url(call, f"videos/{job.id}/content"), video, upstream=call.upstream, max_bytes=VIDEO_BYTES, total_s=6.0
+        )
         shutil.copy(THUMBNAIL, thumbnail)
         return VideoResult(video, thumbnail)
 

@@ -21,7 +21,7 @@ from tests.faults.stage import Row, Scenario, Stage
 from tests.plugins.servers import _start_servers
 
 REDIS = 1
-HEAD = "| fault | runs | tasks | attempts lost | violations | recovery |\n|---|---:|---:|---:|---:|---:|"
+HEAD = "| fault | runs | tasks | attempts lost | violations | late | recovery |\n|---|---:|---:|---:|---:|---:|---:|"
 SHOWN, SHOWN_ROWS = 5, 12
 
 
@@ -30,6 +30,7 @@ def main() -> int:
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="the set that the tests run, about a minute (default)")
     size.add_argument("--full", action="store_true", help="everything, about 25 minutes on 2 cores")
+    parser.add_argument("--pace", action="store_true", help="fail, too, when something takes longer than is promised")
     parser.add_argument("--only", metavar="NAME", help="scenarios whose name begins so")
     parser.add_argument("--seed", type=int, default=None, help="of the random choices; printed by each run")
     parser.add_argument("--list", action="store_true", help="name the scenarios and end")
@@ -44,10 +45,10 @@ def main() -> int:
         print("\n".join(f"{s.name:<24} quick {s.quick or '-':>4}  full {s.full or '-':>4}" for s in SCENARIOS))
         return 0 if chosen.list else 2
     seed = random.SystemRandom().randrange(10**6) if chosen.seed is None else chosen.seed
-    return run(scenarios, is_full=chosen.full, seed=seed)
+    return run(scenarios, is_full=chosen.full, is_paced=chosen.pace, seed=seed)
 
 
-def run(scenarios: list[Scenario], *, is_full: bool, seed: int) -> int:
+def run(scenarios: list[Scenario], *, is_full: bool, is_paced: bool, seed: int) -> int:
     configure(form="console", level="error")
     folder = Path(tempfile.mkdtemp(prefix="mediagate-faults-"))
     print(f"seed {seed}, {len(scenarios)} scenarios, working in {folder}\n\n{HEAD}", flush=True)
@@ -69,6 +70,8 @@ def run(scenarios: list[Scenario], *, is_full: bool, seed: int) -> int:
                 print(_line(row), flush=True)
                 rows.append((scenario, row))
             shutil.rmtree(folder / f"{scenario.name}-1" / "data", ignore_errors=True)
+    for _, row in rows:
+        print("".join(f"late: {row.fault}: {text}\n" for text in row.late[:SHOWN]), end="")
     bad = [(scenario, row) for scenario, row in rows if row.violations]
     tasks, accepted, lost = (sum(getattr(row, name) for _, row in rows) for name in ("tasks", "accepted", "lost"))
     print(f"\n{tasks} tasks, {accepted} submits accepted by upstreams, {lost} attempts lost; "
@@ -81,12 +84,13 @@ def run(scenarios: list[Scenario], *, is_full: bool, seed: int) -> int:
         print(f"\nLogs and tables of what failed: {folder / 'evidence'}")
         return 1
     shutil.rmtree(folder, ignore_errors=True)
-    return 0
+    return 1 if is_paced and any(row.late for _, row in rows) else 0
 
 
 def _line(row: Row) -> str:
     recovery = "-" if row.recovery_s is None else f"{row.recovery_s:.1f} s"
-    return f"| {row.fault} | {row.runs} | {row.tasks} | {row.lost} | {len(row.violations)} | {recovery} |"
+    counts = (row.runs, row.tasks, row.lost, len(row.violations), len(row.late))
+    return f"| {row.fault} | {' | '.join(map(str, counts))} | {recovery} |"
 
 
 if __name__ == "__main__":

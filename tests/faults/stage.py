@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,9 +12,6 @@ from typing import Any
 
 from tests.faults.harness import Place, Report, Rig, new_place
 from tests.plugins.servers import Servers
-
-BUSY = 2.5
-"""Processes that want each core; more than the scenarios themselves start means that others work here too."""
 
 
 @dataclass
@@ -30,6 +26,9 @@ class Row:
     accepted: int = 0
     """Submits that the upstream took."""
     violations: list[str] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)
+    """What was right in the end, and took longer than is promised. It fails a run only where pace was asked for: a
+    machine that others use is slow, and a book is right or wrong on any machine."""
     recovery_s: float | None = None
     """The longest from the fault to the end of the last task that it hit."""
 
@@ -78,11 +77,10 @@ class Stage:
                 rig.keep_evidence(self.evidence)
 
     def judge_recovery(self, row: Row, what: str, seconds: float | None, within_s: float) -> None:
-        """Note how long a recovery took. Too long is a violation, unless others use up the machine: it is then slow."""
+        """Note how long a recovery took, and whether that was late."""
         row.note_recovery(seconds)
-        is_busy = not self.is_full or os.getloadavg()[0] > BUSY * (os.cpu_count() or 1)
-        if seconds is not None and seconds > within_s and not is_busy:
-            row.violations.append(f"{what}: recovered after {seconds:.1f} s, not within {within_s:.0f} s")
+        if seconds is not None and seconds > within_s:
+            row.late.append(f"{what}: recovered after {seconds:.1f} s, not within {within_s:.0f} s")
 
     def judge(self, row: Row, rig: Rig, *, since: Report | None = None) -> Report:
         """Check the books of a quiet rig, and add what came since the last report to the row."""

@@ -1,13 +1,11 @@
 """Every documented operation, with good and bad requests, against the real process: no 5xx, nothing undocumented.
 
-Schemathesis reads `/openapi.json` and makes the requests; ``MEDIAGATE_FUZZ_S`` gives each caller more than the seconds
-that the whole test run can spare.
+Schemathesis reads `/openapi.json` and makes the requests.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from app.db import once
+from tests.depth import DEPTH
 from tests.factories import engine_of, make_account, make_key
 from tests.plugins.gateway import Gateway
 
-SECONDS = int(os.environ.get("MEDIAGATE_FUZZ_S", "20"))
+SECONDS = DEPTH.fuzz_s
 LEFT_OUT = "positive_data_acceptance"
 """It wants a 2xx for all that fits the schema, which cannot say what fields may be together or where a URL leads."""
 CREDITS = 60

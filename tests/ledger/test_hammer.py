@@ -22,8 +22,8 @@ from app.credits.audit import Audit
 from app.credits.ledger import Ledger, Promise
 from app.errors import DatabaseUnavailable, InsufficientCredits, OutcomeUnknown, TooManyTasks
 from app.values import Credits, new_id
+from tests.depth import DEPTH
 from tests.factories import make_account, make_key, request_of
-from tests.properties.depth import DEPTH
 
 CLIENTS = 24
 ACCOUNTS = 4

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from uuid import UUID
 
 import pytest
 from httpx2 import ASGITransport, AsyncClient
@@ -17,7 +18,11 @@ from app.accounts.keys import Keys
 from app.credits.audit import Audit
 from app.credits.ledger import Ledger
 from app.settings import Settings
+from app.tasks.idempotency import Idempotency
+from app.tasks.lifecycle import Claimed, Lifecycle, Status
+from app.values import new_id
 from tests.factories import PEPPER, accept_task, make_account, make_key
+from tests.ledger.test_money_functions import is_waiting, until
 
 CLOSED = SecretStr("redis://127.0.0.1:1/0")  # nothing ever listens there
 REQUESTS, CREDITS = 1000, 100
@@ -94,3 +99,41 @@ async def test_once_a_revocation_is_committed_no_hold_that_begins_later_succeeds
     )
     assert (rows[0]["tasks"], rows[0]["late"]) == (answers["ok", False], 0)
     assert (await Ledger(crowd).balance(account.id)).held == answers["ok", False]
+
+
+async def mark_delivered(engine: AsyncEngine, ids: list[UUID]) -> None:
+    idempotency = Idempotency(engine, joins_retries=False)
+    for task_id in ids:
+        idempotency.handed_over(task_id)
+    await idempotency.close()
+
+
+async def extend(engine: AsyncEngine, ids: list[UUID]) -> None:
+    await Lifecycle(engine, owner="test", lease_s=30).keep([(task_id, 0) for task_id in ids])
+
+
+async def note_progress(engine: AsyncEngine, ids: list[UUID]) -> None:
+    steps = [Claimed(i, 1, 0, Status.RUNNING, "m", "p/m", 1, None, {}, 1, 0.0, False, False, None, 0.0) for i in ids]
+    await Lifecycle(engine, owner="test", lease_s=30).all_progressed([(step, 5, 1.0) for step in steps])
+
+
+@pytest.mark.parametrize("write", [mark_delivered, extend, note_progress])
+async def test_a_statement_over_many_tasks_locks_them_in_order(
+    crowd: AsyncEngine, write: Callable[[AsyncEngine, list[UUID]], Awaitable[None]]
+) -> None:
+    """The rows lie, and are named, in another order: whoever locked them in that one could meet a second process."""
+    key = await make_key(crowd, await make_account(crowd, credits=100))
+    low, middle, high = sorted(new_id() for _ in range(3))
+    for task_id in (high, middle, low):
+        await accept_task(crowd, key, task_id=task_id)
+    lock = "SELECT id FROM tasks WHERE id = ANY($1::uuid[]) ORDER BY id FOR NO KEY UPDATE"
+
+    async with crowd.connect() as blocker:
+        await blocker.exec_driver_sql(lock, ([middle],))
+        writing = asyncio.create_task(write(crowd, [high, middle, low]))
+        await until(lambda: is_waiting(crowd, blocker))
+        free = [row["id"] for row in await db.once(crowd, f"{lock} SKIP LOCKED", ([low, middle, high],))]
+        await blocker.rollback()
+    await writing
+
+    assert free == [high]

@@ -21,8 +21,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from tests.depth import DEPTH
 from tests.properties.books import VIOLATIONS
-from tests.properties.depth import DEPTH
 
 EVER = date.min  # PostgreSQL's -infinity
 ACCOUNTS, KEYS = 2, 4
@@ -123,9 +123,12 @@ def refusal_of(key: Key, hold: int, start: date) -> str | None:
 
 
 def refusal_of_family(key: Key, hold: int, start: date) -> str | None:
-    """Keys that follow each other share one budget."""
+    """Keys that follow each other share one budget, and their places."""
     gone = hold + sum(each.held + each.spent_since(start) for each in key.family)
-    return "MG403" if key.family and key.limit is not None and gone > key.limit else None
+    busy = 1 + sum(each.in_flight for each in key.family)
+    if key.family and key.limit is not None and gone > key.limit:
+        return "MG403"
+    return "MG429" if key.family and key.max_in_flight is not None and busy > key.max_in_flight else None
 
 
 # --- the database ---------------------------------------------------------------------------------------------------

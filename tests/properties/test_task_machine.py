@@ -29,9 +29,9 @@ from app.accounts.keys import MintedKey
 from app.credits.ledger import Ledger
 from app.tasks.lifecycle import Claimed, LeaseLost, Lifecycle, Status
 from app.values import Credits, new_id
+from tests.depth import DEPTH
 from tests.factories import accept_task, make_account, make_key
 from tests.properties.books import VIOLATIONS
-from tests.properties.depth import DEPTH
 
 LONG_S = 600.0
 HOLD = 10
@@ -319,10 +319,11 @@ class TaskMachine(RuleBasedStateMachine):
     def heartbeat(self, claim: Claimed, task: Task, wait_s: float, data: st.DataObject) -> None:
         is_ours = task.is_open and task.token == claim.token
 
-        kept = self.real.run(self.real.workers["ann"].keep({claim.id: claim.token}))
+        kept = self.real.run(self.real.workers["ann"].keep({claim.lease}))
 
-        assert kept == ({claim.id} if is_ours else set())
-        task.is_due = task.is_due and not is_ours
+        assert kept == ({claim.lease} if is_ours else set())
+        if is_ours and task.owner is not None:  # one that was given back is due when its step said
+            task.is_due = False
 
     # --- the others: time, shutdown, owner, operator, sweep
 
@@ -355,8 +356,9 @@ class TaskMachine(RuleBasedStateMachine):
             assert self.real.run(self.real.workers[worker].hand_back()) == len(held)
             for each in held:
                 each.owner, each.token, each.is_due = None, each.token + 1, True
-                if each.status == "submitting":  # nobody knows whether it left
-                    each.status, each.attempts[-1] = "uncertain", "uncertain"
+                if each.attempts and each.attempts[-1] == "sending":  # nobody knows whether it left
+                    each.attempts[-1] = "uncertain"
+                    each.status = "uncertain" if each.status == "submitting" else each.status
         elif data.draw(st.integers(0, 2)) == 2:
             work = self.real.ledger.fail(id, None, reason="internal_error", message="An operator's.")
             assert self.real.run(work) == task.is_open

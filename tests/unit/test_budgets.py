@@ -88,7 +88,7 @@ async def test_a_budget_outlives_any_number_of_rotations_and_a_revocation(engine
     assert (await keys.get(third.id)).spent == 90
     await keys.set_limits(third.id, budget=200)
     assert await holds(engine, third, 110)
-    assert not await holds(engine, second, 1)  # its own limit is what it was
+    assert not await holds(engine, second, 1)
 
 
 async def test_what_a_task_gives_back_may_be_spent_by_the_other_key(engine: AsyncEngine, keys: Keys):
@@ -100,6 +100,44 @@ async def test_what_a_task_gives_back_may_be_spent_by_the_other_key(engine: Asyn
     await db.once(engine, "SELECT mg_settle($1, NULL, 'cancelled', 0)", (task,))
 
     assert await holds(engine, new, 50)
+
+
+async def test_new_limits_hold_for_all_keys_that_share_the_budget(engine: AsyncEngine, keys: Keys):
+    old = await make_key(engine, await make_account(engine), budget=100)
+    await finish_task(engine, old, hold=30)
+    new = await keys.rotate(old.id)
+
+    await keys.set_limits(new.id, budget=50, period="day", rpm=7)
+    for key in (old, new):
+        info = await keys.get(key.id)
+        assert (info.budget, info.period, info.spent, info.rpm) == (50, "day", 0, 7)
+    await finish_task(engine, old, hold=30)
+
+    assert (await keys.get(new.id)).spent == 30
+    assert not await holds(engine, new, 21)
+    assert not await holds(engine, old, 21)
+    assert await holds(engine, new, 20)
+
+
+async def test_a_rotation_and_new_limits_at_once_leave_one_limit(engine: AsyncEngine, keys: Keys):
+    old = await make_key(engine, await make_account(engine), budget=100)
+
+    new, _ = await asyncio.gather(keys.rotate(old.id), keys.set_limits(old.id, budget=40))
+
+    assert [(await keys.get(key.id)).budget for key in (old, new)] == [40, 40]
+
+
+async def test_a_key_and_its_successor_share_their_places(engine: AsyncEngine, keys: Keys):
+    old = await make_key(engine, await make_account(engine))
+    await keys.set_limits(old.id, budget=None, max_in_flight=2)
+    new = await keys.rotate(old.id)
+    for key in (old, new):
+        await accept_task(engine, key)
+
+    for key in (old, new):
+        with pytest.raises(DBAPIError) as refused:
+            await accept_task(engine, key)
+        assert db.sqlstate_of(refused.value) == "MG429"
 
 
 async def test_keys_without_a_limit_and_strangers_share_nothing(engine: AsyncEngine, keys: Keys):

@@ -10,7 +10,7 @@ import hashlib
 import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -264,6 +264,17 @@ async def test_host_suffixes_narrow_every_hop(out: Path) -> None:
             await fetch(fetcher, here.url(), out, host_suffixes=(".cdn.example",))
 
     assert here.connections == 0
+
+
+@pytest.mark.parametrize(("host", "is_let"), [("cdn.example", True), ("a.cdn.example", True), ("acdn.example", False)])
+@pytest.mark.parametrize("suffix", ["cdn.example", ".CDN.example"])
+async def test_a_host_suffix_ends_at_a_dot(out: Path, host: str, suffix: str, is_let: bool) -> None:
+    names = Names(**{host.replace(".", "_"): [["127.0.0.1"]]})
+    async with site(answer()) as here, fetching(f"{host}:{here.port}", names=names) as fetcher:
+        with nullcontext() if is_let else pytest.raises(InputUrlRefused):
+            await fetch(fetcher, f"http://{host}:{here.port}/", out, host_suffixes=(suffix,))
+
+    assert here.connections == is_let
 
 
 async def test_a_port_that_is_not_listed_is_refused(out: Path) -> None:

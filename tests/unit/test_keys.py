@@ -440,6 +440,25 @@ async def test_rotation_keeps_no_limit_a_period_and_the_life_span(engine: AsyncE
         await callers.authenticate(free.secret, peer=None)
 
 
+@pytest.mark.parametrize("life", [None, timedelta(days=90)])
+async def test_a_key_rotated_again_hands_on_its_whole_life(engine: AsyncEngine, keys: Keys, life: timedelta | None):
+    expires_at = None if life is None else utcnow() + life
+    old = await make_key(engine, await make_account(engine), expires_at=expires_at)
+    first = await keys.rotate(old.id)
+    await keys.rotate(first.id)
+    for key in await keys.list((await keys.get(old.id)).account_id):
+        if key.id != old.id:
+            await keys.revoke(key.id)
+
+    again = await keys.get((await keys.rotate(old.id)).id)
+
+    if life is None:
+        assert again.expires_at is None
+    else:
+        assert again.expires_at is not None
+        assert abs(again.expires_at - again.created_at - life) < timedelta(seconds=5)
+
+
 async def test_a_key_is_rotated_once_and_only_while_it_lives(engine: AsyncEngine, keys: Keys):
     minted = await make_key(engine, await make_account(engine))
     successor = await keys.rotate(minted.id)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import struct
 import wave
 import zlib
@@ -16,6 +18,7 @@ from PIL import Image
 
 from app.errors import InvalidMedia
 from app.media.checks import Checker, open_pool
+from app.media.headers import ImageHeader, read_image_header
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +155,59 @@ async def test_a_phones_jpeg_with_further_pictures_is_one_image(checker: Checker
     facts = await checker.check_image(tmp_path / "phone.jpg", param="image")
 
     assert (facts.mime, facts.width, facts.height) == ("image/jpeg", 60, 40)
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+async def test_a_quick_look_finds_what_was_cut_off(checker: Checker, tmp_path: Path, format: str) -> None:
+    path = noise(tmp_path / "image", format)
+    facts = await checker.verify_image(path, param="result")
+    assert facts == await checker.check_image(path, param="result")
+
+    path.write_bytes(path.read_bytes()[:-200])
+
+    with pytest.raises(InvalidMedia):
+        await checker.verify_image(path, param="result")
+
+
+async def test_a_quick_look_finds_a_damaged_byte_of_a_png(checker: Checker, tmp_path: Path) -> None:
+    path = noise(tmp_path / "image", "PNG")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+    with pytest.raises(InvalidMedia):
+        await checker.verify_image(path, param="result")
+
+
+@pytest.mark.parametrize("is_result", [True, False])
+async def test_a_child_that_is_killed_costs_no_result_but_is_an_inputs_fault(tmp_path: Path, is_result: bool) -> None:
+    path = tmp_path / "image"
+    os.mkfifo(path)
+    pool = open_pool(1)
+    checker = Checker(pool).for_results() if is_result else Checker(pool)
+    checking = asyncio.create_task(checker.check_image(path, param="image"))
+    async with asyncio.timeout(10):
+        while (writing := _opened(path)) is None:  # noqa: ASYNC110 - until the child waits for the first byte
+            await asyncio.sleep(0.02)
+    path.unlink()
+    noise(path, "PNG")
+    [pid] = pool.pids()
+    os.kill(pid, signal.SIGKILL)
+
+    if is_result:
+        assert (await checking).width == 200
+    else:
+        with pytest.raises(InvalidMedia):
+            await checking
+    os.close(writing)
+    await pool.close()
+
+
+def _opened(path: Path) -> int | None:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:  # nobody reads it
+        return None
 
 
 async def test_a_mask_is_a_png_with_alpha_of_the_images_size(checker: Checker, tmp_path: Path) -> None:
@@ -333,3 +389,23 @@ async def test_a_thumbnail_is_the_first_frame_in_512_pixels(checker: Checker, tm
         red, _, blue = image.convert("RGB").getpixel((256, 144))
     assert (image.format, image.size) == ("WEBP", (512, 288))
     assert red > 200 > 50 > blue
+
+
+def test_a_jpeg_may_have_megabytes_before_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (40, 30)).save(path)
+    raw = path.read_bytes()
+    block = b"\xff\xeb" + struct.pack(">H", 65_000) + bytes(64_998)
+    path.write_bytes(raw[:2] + block * 40 + b"\xff\xff" + raw[2:])
+
+    assert read_image_header(path) == ImageHeader("image/jpeg", 40, 30)
+
+
+@pytest.mark.parametrize(
+    "rest", [b"", b"\xff", b"\xe0\x00\x00", b"\xe0\x00\x01" * 9, b"\xff" * 100_000, b"\xd0\xff" * 100_000]
+)
+def test_a_jpeg_without_a_size_has_no_header(tmp_path: Path, rest: bytes) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"\xff\xd8\xff" + rest)
+
+    assert read_image_header(path) is None

@@ -162,6 +162,19 @@ async def test_the_audit_sees_every_file_with_its_size_and_nothing_unfinished(
     assert abs(changed - datetime.now(UTC).timestamp()) < 60
 
 
+async def test_what_is_deleted_during_a_walk_is_passed_over(store: LocalStore, source: Path) -> None:
+    place = key()
+    await store.adopt(source, place)
+    for suffix in "abc":
+        store.path_of(place + suffix).write_bytes(b"x")
+    walk = store.walk()
+    next(walk)
+    for path in store.path_of(place).parent.iterdir():
+        path.unlink()
+
+    assert list(walk) == []
+
+
 def test_keys_spread_over_folders_although_ids_sort_by_time() -> None:
     ids = [new_id() for _ in range(200)]
 

@@ -87,6 +87,28 @@ async def test_a_failed_probe_opens_it_for_twice_as_long_and_a_good_one_closes_i
     assert await health.blocked([pool]) == {}
 
 
+async def test_answers_that_were_on_their_way_when_the_breaker_opened_do_not_keep_it_open_longer(
+    health: Health, clock: Clock, pool: str
+) -> None:
+    for _ in range(MIN_CALLS + 2000):
+        await health.note(pool, is_ok=False)
+    assert (await health.blocked([pool]))[pool].seconds == OPEN_S
+
+    clock.now += OPEN_S
+    await health.note(pool, is_ok=False)
+
+    assert (await health.blocked([pool]))[pool].seconds == 2 * OPEN_S
+
+
+async def test_probes_may_fail_for_days(health: Health, clock: Clock, pool: str) -> None:
+    for _ in range(MIN_CALLS + 1100):
+        await health.note(pool, is_ok=False)
+        clock.now += OPEN_MAX_S if await health.blocked([pool]) else 0
+
+    await health.note(pool, is_ok=False)
+    assert (await health.blocked([pool]))[pool].seconds == OPEN_MAX_S
+
+
 async def test_two_processes_share_what_one_learnt_and_only_one_of_them_probes(redis: Redis, pool: str) -> None:
     clock = Clock()
     worker, api = Health(redis, clock=clock), Health(redis, clock=clock)

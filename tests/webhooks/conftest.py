@@ -120,6 +120,14 @@ class Hooks:
             (caller.account.id,),
         )
 
+    async def give_up(self, caller: Caller) -> None:
+        """Let nothing more be sent: the next test would wait for it."""
+        await db.once(
+            self.services.engine,
+            "UPDATE webhook_deliveries SET state = 'failed' WHERE account_id = $1 AND state = 'pending'",
+            (caller.account.id,),
+        )
+
     async def rows(self, caller: Caller) -> list[Any]:
         """Return the account's deliveries with their events, in order."""
         return await db.once(

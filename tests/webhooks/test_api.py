@@ -227,6 +227,31 @@ async def test_a_test_says_what_the_receiver_answered_and_what_cannot_be_reached
     assert log[0]["event"]["data"] == {"id": caller.account.public_id, "test": True}
 
 
+async def test_an_account_has_one_test_at_a_time(client, caller, make_caller, hooks):
+    other = await make_caller()
+    slow, url, _ = await hooks.endpoint(caller)
+    second, _, _ = await hooks.endpoint(caller)
+    elsewhere, _, _ = await hooks.endpoint(other)
+    path = url.rpartition("/")[2]
+    hooks.receiver.hanging.add(path)
+
+    async def test(who, endpoint):
+        path = f"/v1/webhook_endpoints/{endpoint}/test"
+        return await client.post(path, json={"event_type": "image.failed"}, headers=who.headers)
+
+    first = asyncio.create_task(test(caller, slow))
+    await until(lambda: hooks.receiver.at(url))
+    refused, free = await test(caller, second), await test(other, elsewhere)
+    hooks.receiver.hanging.discard(path)
+    hooks.receiver.release.set()
+    hooks.receiver.release = asyncio.Event()
+
+    assert (refused.status_code, refused.json()["error"]["reason"]) == (429, "too_many_requests")
+    assert refused.headers["retry-after"] == "5"
+    assert (free.status_code, (await first).status_code) == (200, 200)
+    assert (await test(caller, second)).status_code == 200
+
+
 async def test_a_disabled_endpoint_says_so_and_can_be_set_active_again(client, caller, hooks):
     endpoint, _, _ = await hooks.endpoint(caller)
     await hooks.failed_task(caller)

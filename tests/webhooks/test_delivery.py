@@ -8,8 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from datetime import timedelta
+from pathlib import Path
 
 import openai
 import pytest
@@ -17,11 +20,11 @@ from pydantic import SecretStr
 
 from app import db
 from app.embedded.process import launch_command
-from app.errors import WrongSecretsKey
+from app.errors import InputUrlRefused, InvalidParameter, WrongSecretsKey
 from app.fetch.client import SafeFetcher
 from app.sealing import SecretBox
 from app.values import task_public_id
-from app.webhooks.deliver import PER_LANE, RETRIES, TICK_S, Deliverer, wait_after
+from app.webhooks.deliver import PER_ACCOUNT, PER_LANE, RETRIES, TICK_S, Deliverer, wait_after
 from app.webhooks.endpoints import Endpoints
 from app.webhooks.secrets import Owner, Secrets
 from app.webhooks.signing import SECRET_BYTES, headers, mint_secret
@@ -272,6 +275,124 @@ async def test_an_endpoint_that_hangs_keeps_no_other_waiting(hooks, caller, make
     assert len(hooks.receiver.at(slow)) < 2 * PER_LANE
 
 
+async def test_one_account_has_its_places_however_many_hosts_it_names(hooks, caller, make_caller):
+    other = await make_caller()
+    for number in range(PER_ACCOUNT + 8):
+        await hooks.failed_task(caller, webhook_url=f"http://10.0.0.{number}/")  # refused at once
+    await hooks.failed_task(other, webhook_url=hooks.receiver.url())
+    services = hooks.services
+    deliverer = Deliverer(services.engine, services.webhook_secrets, services.fetcher)
+
+    await deliverer.once()
+    tried = Counter(row["tries"] for row in await hooks.rows(caller))
+    await deliverer.once()
+
+    assert tried == {1: PER_ACCOUNT, 0: 8}
+    assert [row["state"] for row in await hooks.rows(other)] == ["delivered"]
+    assert {row["tries"] for row in await hooks.rows(caller)} == {1}
+    await hooks.give_up(caller)
+
+
+async def test_receivers_whose_names_hang_keep_no_other_url_waiting(hooks, caller, monkeypatch):
+    release, asked, resolve = threading.Event(), [], socket.getaddrinfo
+
+    def slow(host, *arguments, **options):
+        if str(host).endswith(".slow.example"):
+            asked.append(host)
+            release.wait(20)
+            raise OSError
+        return resolve("127.0.0.1" if host == "quick.example" else host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    for number in range(20):
+        await hooks.failed_task(caller, webhook_url=f"http://{number}.slow.example/")
+
+    delivering = asyncio.create_task(hooks.deliver())
+    try:
+        await until(lambda: len(asked) == 16)
+        with pytest.raises(InputUrlRefused):  # it was resolved, and is private
+            await hooks.services.fetcher.fetch("http://quick.example/", Path("never"), param="image_urls", max_bytes=1)
+    finally:
+        release.set()
+        await delivering
+        await hooks.give_up(caller)
+
+
+async def test_a_410_takes_the_endpoint_before_its_delivery_so_that_two_at_once_take_turns(hooks, caller):
+    endpoint, url, _ = await hooks.endpoint(caller)
+    hooks.receiver.will_answer(url, 410, 410)
+    for _ in range(2):
+        await hooks.failed_task(caller)
+    engine = hooks.services.engine
+
+    async with engine.connect() as other:
+        await other.exec_driver_sql(
+            "SELECT FROM webhook_endpoints WHERE account_id = $1 FOR UPDATE", (caller.account.id,)
+        )
+        delivering = asyncio.create_task(hooks.deliver())
+        await until_waited_for(other)
+        rows = await other.exec_driver_sql(
+            "SELECT FROM webhook_deliveries WHERE account_id = $1 FOR UPDATE NOWAIT", (caller.account.id,)
+        )
+        assert rows.rowcount == 2
+        await other.rollback()
+    await delivering
+
+    assert (await hooks.services.webhooks.get(caller.account.id, endpoint)).disabled_reason == "gone"
+    assert {row["state"] for row in await hooks.rows(caller)} == {"failed"}
+
+
+async def until_waited_for(connection):
+    """Wait until some session waits for what this one has locked."""
+    waiting = "SELECT FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+    async with asyncio.timeout(20):
+        while not (await connection.exec_driver_sql(waiting)).rowcount:
+            pass
+
+
+async def test_a_delivery_that_is_being_sent_is_not_sent_again_beside_it(hooks, caller):
+    endpoint, url, _ = await hooks.endpoint(caller)
+    path = url.rpartition("/")[2]
+    hooks.receiver.hanging.add(path)
+    await hooks.failed_task(caller)
+    log, account = hooks.services.webhook_log, caller.account.id
+    sending = asyncio.create_task(hooks.deliver())
+    await until(lambda: hooks.receiver.at(url))
+    [[delivery], _] = await log.list(account, endpoint, limit=1)
+
+    with pytest.raises(InvalidParameter, match="being sent"):
+        await log.redeliver(account, endpoint, delivery.public_id)
+    hooks.receiver.hanging.discard(path)
+    hooks.receiver.release.set()
+    hooks.receiver.release = asyncio.Event()
+    await sending
+
+    assert len(hooks.receiver.at(url)) == 1
+    assert (await log.redeliver(account, endpoint, delivery.public_id)).state == "pending"
+    await hooks.deliver()
+    assert len(hooks.receiver.at(url)) == 2
+
+
+async def test_what_is_being_claimed_when_a_process_stops_is_sent_before_it_ends(hooks, caller):
+    _, url, _ = await hooks.endpoint(caller)
+    await hooks.failed_task(caller)
+    services = hooks.services
+    deliverer = Deliverer(services.engine, services.webhook_secrets, services.fetcher)
+
+    async with services.engine.connect() as other:
+        await other.exec_driver_sql("LOCK TABLE webhook_secrets")
+        running = asyncio.create_task(deliverer.run())
+        await until_waited_for(other)  # claimed, and its secret is being read
+        draining = asyncio.create_task(deliverer.drain(10))
+        await other.rollback()
+    left = await draining
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    assert (left, len(hooks.receiver.at(url))) == (0, 1)
+    assert [row["state"] for row in await hooks.rows(caller)] == ["delivered"]
+
+
 async def test_many_events_of_one_endpoint_are_not_bound_to_the_tick_of_the_loop(hooks, caller):
     _, url, _ = await hooks.endpoint(caller)
     for _ in range(20 * PER_LANE):
@@ -397,6 +518,9 @@ async def test_secrets_are_sealed_anew_and_lost_ones_are_replaced_and_their_endp
 
     with pytest.raises(WrongSecretsKey):
         await Secrets(engine, SecretBox(new)).reencrypt()
+    stranger = Endpoints(engine, Secrets(engine, SecretBox(new)), fetcher, low_credits=None)
+    with pytest.raises(WrongSecretsKey):  # the others could not open what it seals
+        await stranger.create(account.id, name="b", url=receiver.url(), event_types=["image.failed"])
     kept = await Secrets(engine, both).reencrypt()
     opened = await Secrets(engine, SecretBox(new)).live([made.owner, Owner(account.id)])
     lost = await Secrets(engine, old).reencrypt(drop_unreadable=True)

@@ -168,3 +168,25 @@ async def test_old_events_are_pruned_with_their_deliveries_and_what_is_on_its_wa
     await hooks.services.webhook_log.prune()
 
     assert {row["task_id"] for row in await hooks.rows(caller)} == {pending, young}
+
+
+async def test_credits_that_come_while_holds_keep_the_balance_low_arm_the_warning_for_when_they_are_released(
+    hooks, caller
+):
+    services, account = hooks.services, caller.account.id
+    await hooks.endpoint(caller, "credits.low")
+    task_id = await accept_task(services.engine, caller.key, hold=990)
+    await services.webhooks.set_low_credits(account, 500)
+    await Ledger(services.engine).top_up(account, 100, ref=f"some:{account}", actor="test")
+    small = await accept_task(services.engine, caller.key, hold=1)
+    told_while_low = await kinds(hooks, caller)
+
+    for one in (task_id, small):
+        await db.once(services.engine, "SELECT mg_settle($1, NULL, 'failed', 0)", (one,))
+    told_when_risen = await kinds(hooks, caller)
+    again = await accept_task(services.engine, caller.key, hold=1000)
+    await db.once(services.engine, "SELECT mg_settle($1, NULL, 'failed', 0)", (again,))
+    await accept_task(services.engine, caller.key, hold=1000)
+
+    assert told_while_low == told_when_risen
+    assert len(await kinds(hooks, caller)) == len(told_when_risen) + 1

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from app import db
-from app.errors import TaskCancelled
+from app.errors import Overloaded, TaskCancelled
 from app.intake import CallerLeft, Intake, Sent
 from app.requests import Operation
 from app.tasks.queries import TaskFilter, TaskView
@@ -149,3 +150,53 @@ async def test_a_caller_who_left_before_the_promise_is_promised_nothing(
 
     assert await db.once(services.engine, "SELECT 1 FROM tasks") == []
     assert await caller.balance() == (1000, 0)
+
+
+async def test_who_joins_a_task_takes_a_place_among_those_who_wait(
+    caller: Caller, services: Services, fake: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def joining() -> asyncio.Task[TaskView]:
+        retry = Intake({"prompt": "a late fox"}, caller.spool, sent=Sent(PRINT, is_retry=True))
+        return asyncio.create_task(services.images.run(caller.principal, retry, operation=Operation.IMAGE_GENERATE))
+
+    monkeypatch.setattr("app.generation.images.MAX_WAITERS", SLOTS + 2)
+    async with full(caller, fake):
+        _, work = asked(caller)
+        task = await newest(caller, SLOTS + 1)
+        again = joining()
+        async with asyncio.timeout(20):
+            while services.images._joined == 0:  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.01)
+
+        with pytest.raises(Overloaded) as caught:
+            await joining()
+
+    assert caught.value.task_id is None  # it may be sent again
+    assert (await work).id == (await again).id == task.id
+    assert services.images._joined == 0
+
+
+async def test_a_promise_on_its_way_is_waited_for_at_shutdown(
+    caller: Caller, services: Services, fake: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = db.once
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(engine: Any, sql: str, arguments: tuple[Any, ...] = ()) -> list[Any]:
+        if "mg_begin" in sql:
+            begun.set()
+            await go_on.wait()
+        return await once(engine, sql, arguments)
+
+    monkeypatch.setattr(db, "once", slow)
+    _, work = asked(caller, key="order-7")
+    await begun.wait()
+    work.cancel()  # as the server does with requests that are late at its end
+    draining = asyncio.create_task(services.images.drain(20.0))
+    await asyncio.sleep(0)
+    go_on.set()
+
+    assert await draining == 0
+    assert await services.lifecycle.hand_back() == 0
+    assert (await newest(caller, 1)).status == "succeeded"
+    assert await caller.balance() == (999, 0)

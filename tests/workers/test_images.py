@@ -142,6 +142,23 @@ async def test_an_unreadable_image_is_not_charged(caller: Caller, fake: FakeProv
     assert await caller.balance() == (1000, 0)
 
 
+@pytest.mark.parametrize("name", ["png", "jpeg", "webp"])
+async def test_an_image_that_was_cut_off_on_its_way_is_not_charged(
+    caller: Caller, services: Services, fake: FakeProvider, tmp_path: Path, name: str
+) -> None:
+    async def cut() -> None:
+        [written] = services.settings.spool_dir.glob("step-*/image")
+        Image.effect_noise((64, 64), 90).convert("RGB").save(written, name)
+        written.write_bytes(written.read_bytes()[: -written.stat().st_size // 3])
+
+    fake.after_write = cut
+
+    with pytest.raises(ResultUnavailable, match="No credits were charged"):
+        await caller.image(output_format=name)
+
+    assert await caller.balance() == (1000, 0)
+
+
 async def test_an_upstream_without_the_asked_format_has_its_image_transcoded(caller: Caller) -> None:
     view = await caller.image(output_format="webp")  # the fake makes PNG only
 

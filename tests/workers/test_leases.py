@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -107,7 +108,7 @@ async def test_a_heartbeat_does_not_stop_a_step_whose_task_has_just_ended(caller
 
     async with leases.held(found[0]):
         assert await services.ledger.cancel(view.id, found[0].token)
-        leases.let_go(view.id)
+        leases.let_go(found[0])
         await leases.beat()
         await services.queries.find(view.id)  # where a cancellation would come in
 
@@ -121,9 +122,95 @@ async def test_a_heartbeat_leaves_the_wait_of_a_step_that_has_given_its_lease_ba
     task, _ = found
     await services.lifecycle.accepted(task, upstream_id="job-1", wake_s=0.0, deadline_s=60)
 
-    assert await services.lifecycle.keep({task.id: task.token}) == {task.id}
+    assert await services.lifecycle.keep({task.lease}) == {task.lease}
 
     assert await services.lifecycle.claim_due(view.id) is not None
+
+
+async def test_an_older_step_that_ends_leaves_the_lease_of_a_newer_one_in_the_same_process(
+    caller: Caller, services: Services
+) -> None:
+    view = await caller.video()
+    older = await services.advancer.claim(view.id)
+    await make_due(services, view.id)
+    newer = await services.advancer.claim(view.id)
+    assert older is not None
+    assert newer is not None
+    leases, entered = Leases(services.lifecycle, heartbeat_s=60), asyncio.Event()
+
+    async def step() -> None:
+        async with leases.held(older[0]):
+            entered.set()
+            await asyncio.Event().wait()
+
+    stale = asyncio.create_task(step())
+    await entered.wait()
+    async with leases.held(newer[0]), asyncio.timeout(10):
+        await leases.beat()
+        with pytest.raises(LeaseLost):
+            await stale
+
+        assert len(leases) == 1
+        await make_due(services, view.id)
+        await leases.beat()
+        assert await services.advancer.claim(view.id) is None
+
+
+async def test_a_claim_that_somebody_took_while_it_was_given_back_costs_nobody_a_heartbeat(
+    caller: Caller, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost, held = await caller.video(), await caller.video()
+    assert await services.advancer.claim(lost.id) is not None
+    found = await services.advancer.claim(held.id)
+    assert found is not None
+    [row] = await db.once(services.engine, "SELECT lease_owner FROM tasks WHERE id = $1", (lost.id,))
+    services.lifecycle.may_have_claimed(row["lease_owner"])
+    once = db.once
+
+    async def taken(engine: Any, sql: str, arguments: tuple[Any, ...] = ()) -> list[Any]:
+        rows = await once(engine, sql, arguments)
+        if "WHERE lease_owner = $1" in sql:
+            await once(engine, "UPDATE tasks SET lease_token = lease_token + 1 WHERE id = $1", (lost.id,))
+        return rows
+
+    async with services.leases.held(found[0]):
+        await make_due(services, held.id)
+        with monkeypatch.context() as patch:
+            patch.setattr(db, "once", taken)
+            await services.leases.beat()
+
+        assert await services.advancer.claim(held.id) is None
+
+
+async def test_polls_that_wait_for_a_place_keep_their_leases(
+    caller: Caller, services: Services, fake: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.generation.poll.AT_ONCE", 1)
+    views = [await caller.step(await caller.video()) for _ in range(3)]
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def hang() -> None:
+        asked.set()
+        await answer.wait()
+
+    fake.polls.append(hang)
+    for view in views:
+        await make_due(services, view.id)
+    polling = asyncio.create_task(services.poller.run())
+    async with asyncio.timeout(10):
+        await asked.wait()
+        while len(services.leases) < 3:  # noqa: ASYNC110 - all are claimed at once, and begin one after the other
+            await asyncio.sleep(0)
+        for view in views:
+            await make_due(services, view.id)
+        await services.leases.beat()
+
+        assert [await services.lifecycle.claim_due(view.id) for view in views] == [None, None, None]
+        answer.set()
+        for view in views:
+            await services.tasks.wait(caller.principal, view.public_id, 10)
+    polling.cancel()
+    await asyncio.gather(polling, return_exceptions=True)
 
 
 async def test_at_shutdown_what_is_held_becomes_due_for_the_others(caller: Caller, services: Services) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from app import db
+from app.credits.ledger import Kept, Promise
 from app.errors import OutcomeUnknown
 from app.intake import Intake, Sent
 from app.requests import Operation
 from app.tasks.leases import Leases
 from app.upstreams.protocols import SubmitSafety, UpstreamModerated
-from app.values import Credits, find_task_id
+from app.values import Credits, find_task_id, new_id
 from app.wiring import Services
 from tests.fakes import FakeProvider
 from tests.workers.conftest import Caller, assert_books_balance
@@ -238,3 +239,29 @@ async def test_what_an_upstream_refused_is_remembered_until_the_database_is_back
 
     assert (view.public_status, view.error_code) == ("failed", "content_policy_violation")
     assert await caller.balance() == (1000, 0)
+
+
+async def test_a_begin_whose_answer_is_lost_does_not_take_a_worker_s_lease_for_its_own(
+    caller: Caller, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = "test/full"
+    promise = Promise(
+        new_id(), caller.principal.key_id, "image", "m", pool, Credits(1), 60.0, {"operation": "image.generate"}, []
+    )
+
+    async def claimed_meanwhile(engine: Any, sql: str, arguments: tuple[Any, ...] = ()) -> list[Any]:
+        rows = await once(engine, sql, arguments)
+        if "mg_begin" not in sql:
+            return rows
+        claim = await services.lifecycle.claim_queued(pool, provider="fake", credential=1, slots=1, deadline_s=60.0)
+        assert claim is not None
+        assert claim.token == 1
+        raise ConnectionResetError("the connection broke")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(db, "once", claimed_meanwhile)
+        kept = await services.ledger.begin(
+            promise, provider="fake", owner="me/1", lease_s=30.0, deadline_s=60.0, slots=0
+        )
+
+    assert kept == Kept(promise.task_id, 0)

@@ -22,7 +22,7 @@ from app.queue import DOWN_S, ArqQueue, Circuit, make_redis
 from app.requests import Operation
 from app.settings import Settings
 from app.tasks.waiting import Waiters
-from app.upstreams.protocols import SubmitSafety
+from app.upstreams.protocols import SubmitSafety, UpstreamError
 from app.values import new_id
 from app.wiring import Services, first_look, open_services
 from tests.fakes import FakeProvider, write_png
@@ -340,7 +340,7 @@ async def test_inputs_without_room_are_refused_before_anything_is_held(
     assert await on_small_disk.balance() == (1000, 0)
 
 
-async def test_a_fetch_without_room_is_refused_and_leaves_nothing(
+async def test_a_fetch_without_room_says_so_and_leaves_nothing(
     disk: Disk, settings: Settings, file_server: FileServer
 ) -> None:
     fetcher = SafeFetcher(settings.model_copy(update={"fetch_allow_hosts": (file_server.host,)}))
@@ -350,7 +350,7 @@ async def test_a_fetch_without_room_is_refused_and_leaves_nothing(
     disk.fill()
     (settings.data / "spare").unlink()  # a name is free, a block is not
 
-    with pytest.raises(Overloaded):
+    with pytest.raises(OSError, match="No space"):
         await fetcher.fetch(url, out, param="image_urls", max_bytes=10**6)
 
     assert not out.exists()
@@ -387,6 +387,57 @@ async def test_what_was_being_sent_at_a_stop_is_uncertain_and_due(caller: Caller
     view = await caller.to_the_end(await caller.task(view.id))
     assert view.public_status == "completed"
     await assert_books_balance(services)
+
+
+async def test_a_poller_that_stops_without_a_database_says_so_and_goes(
+    caller: Caller, services: Services, fake: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = await caller.step(await caller.video())
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> None:
+        asked.set()
+        await answer.wait()
+        raise UpstreamError("503")
+
+    async def away(engine: Any, sql: str, arguments: tuple[Any, ...] = ()) -> list[Any]:
+        raise ConnectionResetError("the database went away")
+
+    fake.polls.append(slow)
+    await make_due(services, view.id)
+    polling = asyncio.create_task(services.poller.run())
+    async with asyncio.timeout(20):
+        await asked.wait()
+        with monkeypatch.context() as patch:
+            patch.setattr(db, "once", away)
+            answer.set()
+            assert await services.poller.drain(10) == 0
+        polling.cancel()
+        await asyncio.gather(polling, return_exceptions=True)
+
+
+async def test_a_stopping_worker_waits_for_an_image_as_long_as_the_api_does(
+    settings: Settings, caller: Caller, fake: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.settings.DRAIN_S", 0.0)
+    sent, answered = asyncio.Event(), asyncio.Event()
+
+    async def long_call() -> None:
+        sent.set()
+        await answered.wait()
+
+    fake.submit = SubmitSafety.BLIND
+    fake.submits.append(long_call)
+    stop = asyncio.Event()
+    worker = asyncio.create_task(work(settings, stop, providers={"fake": fake}))
+    view = await caller.queued_image()
+    async with asyncio.timeout(20):
+        await sent.wait()
+        stop.set()
+        asyncio.get_running_loop().call_later(0.3, answered.set)
+        await worker
+
+    assert (await caller.task(view.id)).public_status == "completed"
 
 
 async def test_a_stopping_worker_finishes_the_step_that_runs(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from pydantic import SecretStr
 
 from app import db
-from app.generation.retention import ORPHAN_AGE_S
+from app.generation.retention import ORPHAN_AGE_S, _remove_old
 from app.settings import Settings
 from app.storage.base import new_key
 from app.tasks.waiting import Waiters
@@ -18,7 +21,7 @@ from app.wiring import Services, first_look, open_services
 from tests.factories import accept_task, make_account, make_key
 from tests.fakes import FakeProvider
 from tests.workers.conftest import Caller, make_due
-from workers.jobs import StepRunner, Sweep, advance_task
+from workers.jobs import StepRunner, Sweep, advance_task, keep_house
 from workers.settings import work
 
 
@@ -144,3 +147,34 @@ async def test_a_file_that_was_long_on_its_way_is_young_when_it_is_adopted(servi
     await services.storage.adopt(path, new_key(new_id()))
 
     assert await services.retention.remove_orphans() == 0
+
+
+def test_what_vanishes_from_the_spool_meanwhile_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "gone").symlink_to("nowhere")
+    (tmp_path / "old").write_bytes(b"x")
+    os.utime(tmp_path / "old", (0, 0))
+
+    _remove_old(tmp_path, 60)
+
+    assert not (tmp_path / "old").exists()
+
+
+async def test_a_chore_that_fails_stops_no_other() -> None:
+    reached = asyncio.Event()
+
+    async def fail() -> None:
+        raise RuntimeError("this chore")
+
+    async def reach() -> None:
+        reached.set()
+
+    chores: Any = SimpleNamespace(
+        retention=SimpleNamespace(run_once=fail),
+        book=SimpleNamespace(purge=fail),
+        webhook_log=SimpleNamespace(prune=fail),
+        poller=SimpleNamespace(look_at_given_up=reach),
+    )
+    keeping = asyncio.create_task(keep_house(chores))
+    await asyncio.wait_for(reached.wait(), 5)
+    assert not keeping.done()
+    keeping.cancel()

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from uuid import UUID
+
 import pytest
 
+from app import db
 from app.errors import InvalidParameter, TaskNotFound, TaskNotReady
 from app.intake import Intake
+from app.upstreams.health import MIN_CALLS
 from app.upstreams.protocols import (
+    Call,
     Progress,
     SubmitSafety,
     UpstreamBusy,
     UpstreamError,
     UpstreamFailed,
+    UpstreamJob,
     UpstreamModerated,
     UpstreamOutcomeUnknown,
+    VideoResult,
 )
 from app.wiring import Services
-from tests.fakes import FakeProvider
+from tests.fakes import FakeProvider, write_png
 from tests.workers.conftest import Caller, assert_books_balance, make_due, make_overdue
 
 PRICE = 40  # 5 s at 480p of the default model
@@ -145,11 +153,80 @@ async def test_an_outcome_that_stays_unknown_is_given_up(
 ) -> None:
     fake.submits.extend(UpstreamOutcomeUnknown("cut") for _ in range(20))
 
-    view = await caller.to_the_end(await caller.video())
+    view = await caller.video()
+    for _ in range(8):
+        view = await caller.step(view)
+        assert view.status == "uncertain"
+    await make_overdue(services, view.id)
+    await services.advancer.advance(view.id)
+    view = await caller.task(view.id)
 
     assert (view.public_status, view.error_code) == ("failed", "upstream_error")
     assert len(fake.accepted) == 1
     assert await caller.balance() == (1000, 0)
+
+
+@pytest.mark.parametrize(("tried_s", "wait_s"), [(0.1, 0.5), (12, 12), (200, 30)])
+async def test_a_submit_is_sent_again_after_as_long_as_it_was_tried_already(
+    caller: Caller, services: Services, fake: FakeProvider, tried_s: float, wait_s: float
+) -> None:
+    fake.submits.extend([UpstreamOutcomeUnknown("cut"), UpstreamOutcomeUnknown("502")])
+    view = await caller.step(await caller.video())
+    assert await _due_in(services, view.id) == pytest.approx(0.5, abs=0.5)
+    sent = "UPDATE task_attempts SET sent_at = now() - $2 * interval '1 second' WHERE task_id = $1"
+    await db.once(services.engine, sent, (view.id, tried_s))
+
+    view = await caller.step(view)
+
+    assert await _due_in(services, view.id) == pytest.approx(wait_s, abs=0.5)
+
+
+async def test_a_provider_that_always_breaks_while_it_submits_is_poison(caller: Caller, fake: FakeProvider) -> None:
+    fake.submits.extend(RuntimeError("a bug") for _ in range(20))
+
+    view = await caller.to_the_end(await caller.video(), steps=6)
+
+    assert (view.public_status, view.error_code) == ("failed", "upstream_error")
+    assert await caller.balance() == (1000, 0)
+
+
+async def _due_in(services: Services, task_id: UUID) -> float:
+    sql = "SELECT extract(epoch FROM wake_at - clock_timestamp())::float8 AS due_s FROM tasks WHERE id = $1"
+    [row] = await db.once(services.engine, sql, (task_id,))
+    return float(row["due_s"])
+
+
+async def test_failed_polls_say_nothing_about_submits(caller: Caller, services: Services, fake: FakeProvider) -> None:
+    fake.polls.extend(UpstreamError("503") for _ in range(MIN_CALLS + 1))
+    view = await caller.step(await caller.video())
+
+    while fake.polls:
+        view = await caller.step(view)
+
+    assert await services.health.blocked([view.pool]) == {}
+
+
+@pytest.mark.parametrize("is_good", [True, False])
+async def test_a_bad_thumbnail_or_gif_of_the_upstream_costs_no_video(
+    caller: Caller, fake: FakeProvider, is_good: bool
+) -> None:
+    fetch = fake.fetch_video
+
+    async def with_extras(job: UpstreamJob, call: Call) -> VideoResult:
+        found = await fetch(job, call)
+        thumbnail, gif = write_png(call.out_dir / "thumbnail", 20, 10), call.out_dir / "gif"
+        gif.write_bytes(b"GIF89a..." if is_good else b"<html>not found</html>")
+        if not is_good:
+            thumbnail.write_bytes(thumbnail.read_bytes()[:-20])
+        return replace(found, thumbnail=thumbnail, gif=gif)
+
+    fake.fetch_video = with_extras  # type: ignore[method-assign]
+    view = await caller.to_the_end(await caller.video())
+
+    assert view.public_status == "completed"
+    assert {file.role for file in view.files} == {"result", "thumbnail"} | ({"gif"} if is_good else set())
+    [thumbnail] = view.files_of("thumbnail")
+    assert (thumbnail.mime, thumbnail.width) == (("image/png", 20) if is_good else ("image/webp", 64))
 
 
 async def test_a_step_that_always_breaks_is_poison_and_ends(

@@ -14,6 +14,7 @@ from app.api.admin.bodies import Body, documented, reads
 from app.api.admin.deps import AdminActor
 from app.api.admin.task_wire import AdminTask, AdminTaskDetail, AdminTaskList, RefundReply, TaskState
 from app.api.deps import ServicesDep
+from app.api.errors import note_task
 from app.api.openapi import errors
 from app.api.v1.answers import csv_answer, json_answer, wants_csv
 from app.api.v1.me import CSV, moment_of
@@ -152,12 +153,14 @@ async def get_task_timeline(actor: AdminActor, services: ServicesDep, task_id: T
     openapi_extra=documented(TaskCancel),
 )
 async def cancel_any_task(
+    request: Request,
     actor: AdminActor,
     services: ServicesDep,
     task_id: TaskId,
     body: Annotated[TaskCancel, Depends(reads(TaskCancel))],
 ) -> Response:
     await services.repairs.cancel(task_id, reason=body.reason, actor=actor)
+    note_task(request, task_id)
     return await _detail(services, task_id)
 
 
@@ -171,12 +174,14 @@ async def cancel_any_task(
     openapi_extra=documented(TaskResolve),
 )
 async def resolve_task(
+    request: Request,
     actor: AdminActor,
     services: ServicesDep,
     task_id: TaskId,
     body: Annotated[TaskResolve, Depends(reads(TaskResolve))],
 ) -> Response:
     await services.repairs.resolve(task_id, end=body.end, reason=body.reason, actor=actor)
+    note_task(request, task_id)
     return await _detail(services, task_id)
 
 

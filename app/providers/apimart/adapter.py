@@ -268,7 +268,7 @@ def _first_url(record: Mapping[str, Any], kind: str) -> str:
 async def _fetch(call: Call, kind: str, out: Path, record: Mapping[str, Any]) -> None:
     """Fetch the first result. Raises: UpstreamFailed when there is none, or none any more; UpstreamError."""
     try:
-        await call.http.fetch(_first_url(record, kind), out)
+        await call.http.fetch(_first_url(record, kind), out, upstream=call.upstream)
     except UpstreamFailed:
         raise
     except UpstreamError as error:
@@ -282,7 +282,7 @@ async def _extra(call: Call, url: str | None, name: str) -> Path | None:
         return None
     out = call.out_dir / name
     try:
-        await call.http.fetch(url, out, max_bytes=64 * MIB)
+        await call.http.fetch(url, out, upstream=call.upstream, max_bytes=64 * MIB)
     except UpstreamError as error:
         log.info("upstream.extra_not_fetched", provider=ApimartProvider.name, what=name, error=str(error))
         return None

@@ -144,7 +144,7 @@ class ArkProvider:
         if record["status"] == "failed":
             raise failed(record)
         out = call.out_dir / "video.mp4"
-        await call.http.fetch(_result_url(record), out)
+        await call.http.fetch(_result_url(record), out, upstream=call.upstream)
         return VideoResult(video=out, cost=_cost(record, call))
 
     async def cancel_video(self, job: UpstreamJob, call: Call) -> bool:

@@ -94,7 +94,9 @@ class ComfyuiProvider:
         try:
             file = await _first_file(job_id(call.client_token), workflow, call)
             out = call.out_dir / f"image{Path(file['filename']).suffix.lower()}"
-            await call.http.download(_view(file, call), out, headers=_headers(call), max_bytes=IMAGE_BYTES)
+            await call.http.download(
+                _view(file, call), out, upstream=call.upstream, headers=_headers(call), max_bytes=IMAGE_BYTES
+            )
         except (UpstreamFailed, UpstreamOutcomeUnknown, _NoMemory):
             raise
         except UpstreamError as error:
@@ -120,7 +122,7 @@ class ComfyuiProvider:
             raise UpstreamError("the job is not done any more")
         file = _films(record, call)[0]
         out = call.out_dir / f"video{Path(file['filename']).suffix.lower()}"
-        await call.http.download(_view(file, call), out, headers=_headers(call))
+        await call.http.download(_view(file, call), out, upstream=call.upstream, headers=_headers(call))
         return VideoResult(video=out)
 
     async def cancel_video(self, job: UpstreamJob, call: Call) -> bool:

@@ -154,7 +154,7 @@ class DashScopeProvider:
         if output["task_status"] == "FAILED":
             raise failed(output)
         out = call.out_dir / "video.mp4"
-        await call.http.fetch(_result_url(output), out)
+        await call.http.fetch(_result_url(output), out, upstream=call.upstream)
         return VideoResult(video=out, cost=_cost(task.get("usage"), call))
 
     async def cancel_video(self, job: UpstreamJob, call: Call) -> bool:

@@ -124,9 +124,11 @@ class GoogleProvider:
         out = folder / "video"
         url = clip.uri or ""
         if api.serves(url):
-            size = await call.http.download(url, out, headers=api.headers, follow_with_headers=True)
+            size = await call.http.download(
+                url, out, upstream=call.upstream, headers=api.headers, follow_with_headers=True
+            )
         else:  # the key belongs to the API's host alone
-            size = (await call.http.fetch(url, out)).size_bytes
+            size = (await call.http.fetch(url, out, upstream=call.upstream)).size_bytes
         if not size:
             raise UpstreamFailed("the video is empty")
         return VideoResult(out)

@@ -139,9 +139,11 @@ async def fetch_result(url: str, call: Call, options: Options, out: Path, *, max
         raise UpstreamFailed("a result that is no URL", public=_NO_RESULT) from None
     if is_own:
         headers = headers_of(call, options)
-        await call.http.download(str(target), out, headers=headers, max_bytes=max_bytes, follow_with_headers=True)
+        await call.http.download(
+            str(target), out, upstream=call.upstream, headers=headers, max_bytes=max_bytes, follow_with_headers=True
+        )
     else:
-        await call.http.fetch(str(target), out, max_bytes=max_bytes)
+        await call.http.fetch(str(target), out, upstream=call.upstream, max_bytes=max_bytes)
 
 
 # --- what cannot be served --------------------------------------------------------------------------------------------

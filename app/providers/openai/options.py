@@ -63,6 +63,8 @@ class Options(BaseModel):
     timeout_s: float = Field(600.0, gt=0)
     refusal_statuses: frozenset[int] = frozenset()
     prices: Prices | None = None
+    result_hosts: frozenset[str] | None = None
+    """Read by the client for results."""
 
     fields: frozenset[Word]
     quality: str | dict[str, str] = "auto"

@@ -168,6 +168,7 @@ async def fetch_video(job: UpstreamJob, call: Call) -> VideoResult:
             await call.http.download(
                 f"{_address(job, call)}/content",
                 out,
+                upstream=call.upstream,
                 headers=headers_of(call, options),
                 max_bytes=VIDEO_BYTES,
                 follow_with_headers=True,

@@ -1,4 +1,4 @@
-"""How long the property tests go on. ``MG_DEPTH`` names it: quick (the default), long, or nightly."""
+"""How long the property tests and the fuzzing go on. ``MG_DEPTH`` names it: quick (the default), long, or nightly."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ class Depth:
     examples: int
     steps: int
     hammer_s: float
+    fuzz_s: int
+    """For each caller."""
 
     @property
     def timeout_s(self) -> int:
@@ -30,6 +32,6 @@ class Depth:
         )
 
 
-DEPTH = {"quick": Depth(100, 40, 8.0), "long": Depth(500, 60, 60.0), "nightly": Depth(20_000, 60, 300.0)}[
+DEPTH = {"quick": Depth(100, 40, 8.0, 20), "long": Depth(500, 60, 60.0, 60), "nightly": Depth(20_000, 60, 300.0, 900)}[
     os.environ.get("MG_DEPTH", "quick")
 ]
