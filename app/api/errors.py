@@ -28,6 +28,9 @@ from app.errors import (
     QueueFull,
     RangeNotSatisfiable,
     RouteNotFound,
+    SecretDamaged,
+    WrongPepper,
+    WrongSecretsKey,
 )
 from app.intake import Intake
 from app.values import task_public_id
@@ -36,6 +39,8 @@ log = structlog.get_logger()
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 RETRY_AFTER_S = range(1, 61)  # the SDKs give up, or back off on their own, far above
+OPERATORS_OWN = (SecretDamaged, WrongPepper, WrongSecretsKey)
+"""How the gateway is set up is no fault of a customer's, and none of their business."""
 INTERNAL_MESSAGE = "Something went wrong on our side. Tell your administrator the request id."
 
 
@@ -51,6 +56,11 @@ def install(app: FastAPI) -> None:
 
 def public_error(error: BaseException, request: Request) -> MediagateError:
     """Return what the client is told about ``error``; an unforeseen one is logged here with its traceback."""
+    if isinstance(error, OPERATORS_OWN) and not request.url.path.startswith("/admin/"):
+        log.error(
+            "request.failed", method=request.method, path=request.url.path, reason=error.reason, why=error.message
+        )
+        return InternalError(INTERNAL_MESSAGE)
     if isinstance(error, MediagateError):
         return error
     if isinstance(error.__cause__, MediagateError):  # FastAPI wraps what receive() raises

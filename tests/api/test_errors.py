@@ -20,6 +20,7 @@ from app.errors import (
     SyncWaitExceeded,
     TaskNotReady,
     UpstreamErrorPublic,
+    WrongSecretsKey,
 )
 from app.settings import Settings
 
@@ -121,6 +122,7 @@ async def failing() -> AsyncClient:
     app.add_middleware(RequestShell, settings=Settings())
     app.state.error = ValueError("a secret")
 
+    @app.api_route("/admin/fail", methods=["GET"])
     @app.api_route("/fail", methods=["GET", "POST"])
     async def fail(request: Request) -> None:
         if request.app.state.task_id:
@@ -143,6 +145,18 @@ async def test_the_unforeseen_is_a_500_without_details(failing):
     assert "secret" not in answer.text
     assert "ValueError" not in answer.text
     assert [(entry["event"], entry["exc_info"]) for entry in logs] == [("request.failed", failing.app.state.error)]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "reason"), [("/fail", 500, "internal_error"), ("/admin/fail", 400, "wrong_secrets_key")]
+)
+async def test_how_the_gateway_is_set_up_is_told_to_operators_alone(failing, path, status, reason):
+    failing.app.state.error = WrongSecretsKey("a1b2c3")
+
+    error = (await failing.get(path)).json()["error"]
+
+    assert (error["code"], error["reason"]) == (status, reason)
+    assert ("MEDIAGATE_SECRETS_KEY" in error["message"]) is (status == 400)
 
 
 async def test_what_receive_raised_is_found_inside_the_framework_s_wrapping(failing):
