@@ -41,10 +41,10 @@ def secret_of(caller: str, url: str) -> str | None:
 
 @pytest.mark.timeout(SECONDS * 4 + 120)
 @pytest.mark.parametrize("caller", ["nobody", "a revoked key", "a user", "an administrator"])
-def test_no_request_finds_a_5xx_or_an_undocumented_answer(gateway: Gateway, caller: str, tmp_path: Path) -> None:
-    secret = secret_of(caller, gateway.database_url)
+def test_no_request_finds_a_5xx_or_an_undocumented_answer(own_gateway: Gateway, caller: str, tmp_path: Path) -> None:
+    secret = secret_of(caller, own_gateway.database_url)
     command = [
-        str(Path(sys.executable).with_name("st")), "run", f"{gateway.base_url}/openapi.json",
+        str(Path(sys.executable).with_name("st")), "run", f"{own_gateway.base_url}/openapi.json",
         "--max-time", str(SECONDS), "--checks", "all", "--exclude-checks", LEFT_OUT, "--continue-on-failure",
         "--no-color", "--request-timeout", "30", "--generation-database", "none",
     ]  # fmt: skip

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LINK_SECRET = "a link secret that only tests use, 40 letters"
 GATEWAY_REDIS = 32
 """The run's real processes use the numbered databases from here on; in-process gateways use those below."""
+OWN_REDIS = 24
+"""Of these, those of the gateways that one test has for itself."""
 READY_S = 60.0
 STOP_S = 15.0
 CLEAR_UP_S = 5.0
@@ -242,18 +244,33 @@ class Gateway:
 def gateway(
     servers: Servers, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 ) -> Iterator[Gateway]:
-    """The gateway as users run it, on a free port, with its own database."""
+    """The gateway as users run it, on a free port, with its own database. All tests of a process share it."""
     number = _worker_number(pytestconfig)
-    name, data = f"gateway_processes_{number}", tmp_path_factory.mktemp("processes")
-    administer(servers, f'CREATE DATABASE "{name}" TEMPLATE "{TEMPLATE}"')
+    with _running(servers, tmp_path_factory.mktemp("processes"), f"gateway_processes_{number}", number) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def own_gateway(servers: Servers, tmp_path: Path, pytestconfig: pytest.Config) -> Iterator[Gateway]:
+    """The same for one test, which may do with it what others could not live with."""
+    number = _worker_number(pytestconfig)
+    name = f"gateway_own_{number}_{next(_databases)}"
+    with _running(servers, tmp_path, name, OWN_REDIS + number) as gateway:
+        yield gateway
+    administer(servers, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@contextmanager
+def _running(servers: Servers, data: Path, database: str, redis: int) -> Iterator[Gateway]:
+    administer(servers, f'CREATE DATABASE "{database}" TEMPLATE "{TEMPLATE}"')
     with socket.create_server(("127.0.0.1", 0), backlog=100) as listener, ExitStack() as stack:
         base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         settings = Settings(
             **quick(),
             data=data,
             config_dir=ROOT / "config",
-            database_url=servers.database_url(name),
-            redis_url=servers.redis_url(GATEWAY_REDIS + number),
+            database_url=servers.database_url(database),
+            redis_url=servers.redis_url(GATEWAY_REDIS + redis),
             public_url=base_url,
         )
         environment = {**os.environ, **as_environment(settings)}

@@ -65,7 +65,7 @@ SUBMIT_ERRORS = (
     InvalidParameter, MissingParameter, UnsupportedParameter, IdempotencyKeyReused, InvalidMedia, InputUrlRefused,
     InputUrlUnreachable, PriceAboveMax, InsufficientCredits, KeyBudgetExhausted, ModelNotAllowed, ScopeMissing,
     IpNotAllowed, AccountSuspended, ModelNotFound, BodyTooLarge, UnsupportedMediaType, TooManyTasks, QueueFull,
-    ProviderUnavailable, Overloaded, DatabaseUnavailable,
+    ProviderUnavailable, Overloaded, DatabaseUnavailable, ResultExpired,
 )  # fmt: skip
 READ_ERRORS = errors(InvalidParameter, ScopeMissing, TaskNotFound, DatabaseUnavailable)
 TASK_REPLY: dict[int | str, dict[str, Any]] = {200: {"headers": TASK_HEADERS}}
