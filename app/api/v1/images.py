@@ -76,7 +76,8 @@ MAKING_ERRORS = errors(
     InvalidParameter, MissingParameter, UnsupportedParameter, IdempotencyKeyReused, InvalidMedia,
     ContentPolicyViolation, PriceAboveMax, InsufficientCredits, KeyBudgetExhausted, ModelNotAllowed, ScopeMissing,
     IpNotAllowed, AccountSuspended, ModelNotFound, BodyTooLarge, UnsupportedMediaType, TooManyTasks, QueueFull,
-    UpstreamErrorPublic, ResultUnavailable, ProviderUnavailable, Overloaded, DatabaseUnavailable, SyncWaitExceeded, ResultExpired,
+    UpstreamErrorPublic, ResultUnavailable, ProviderUnavailable, Overloaded, DatabaseUnavailable, SyncWaitExceeded,
+    ResultExpired,
 )  # fmt: skip
 READ_ERRORS = errors(
     InvalidParameter, TaskNotReady, ScopeMissing, TaskNotFound, ResultExpired, UpstreamErrorPublic, ResultUnavailable
