@@ -23,6 +23,7 @@ from app.errors import (
     UpstreamErrorPublic,
 )
 from app.failpoints import failpoint
+from app.generation import turns
 from app.generation.context import Steps, outcome_unknown
 from app.generation.deliver import no_room
 from app.requests import ImageRequest
@@ -98,7 +99,8 @@ class Submitter:
         await failpoint("after_running")  # an image never runs: its one answer is handle, end and result
         await failpoint("after_poll")
         try:
-            done = await steps.delivery.image(task, request, image)
+            with turns.finishing():
+                done = await steps.delivery.image(task, request, image)
         except ResultUnavailable as error:
             await steps.fail(task, error, attempt="failed")
             return None

@@ -5,8 +5,8 @@ much of it, and the rest is better told at once. Waiting is not work: for a body
 an upstream, which begins after the hold. So a slow upstream closes no door, however many requests wait for it.
 
 The limit finds its own height. Turns that take longer than ``target_s`` lower it in proportion, quick ones raise it a
-little (additive up, multiplicative down, as TCP does). Work that comes after the hold needs no count of its own: it
-slows the turns, and so the door.
+little (additive up, multiplicative down, as TCP does). What is done with an upstream's answer is our own work again: it
+takes a place at the door, which nobody can refuse it, so that what is inside gets out before more comes in.
 """
 
 from __future__ import annotations
@@ -102,10 +102,10 @@ class Turns:
 class Turn:
     """One request's way from its head to its hold. Leaving twice is harmless."""
 
-    __slots__ = ("_is_over", "_resting", "_since", "_took_s", "_turns")
+    __slots__ = ("_is_over", "_resting", "_since", "_took_s", "turns")
 
     def __init__(self, turns: Turns, now: float) -> None:
-        self._turns = turns
+        self.turns = turns
         self._since = now
         self._took_s = 0.0
         self._resting = 0
@@ -116,14 +116,14 @@ class Turn:
         """What follows is waiting: it is not counted until `resume`. May be nested, and overlap."""
         self._resting += 1
         if self._resting == 1 and not self._is_over:
-            self._took_s += self._turns.now() - self._since
-            self._turns.ended(None)
+            self._took_s += self.turns.now() - self._since
+            self.turns.ended(None)
 
     def resume(self) -> None:
         self._resting -= 1
         if self._resting == 0 and not self._is_over:
-            self._since = self._turns.now()
-            self._turns.begun()
+            self._since = self.turns.now()
+            self.turns.begun()
 
     def arrived(self) -> None:
         """The hold is placed."""
@@ -138,8 +138,8 @@ class Turn:
             return
         self._is_over = True
         if not self._resting:
-            took_s = self._took_s + self._turns.now() - self._since
-            self._turns.ended(took_s if is_sample else None)
+            took_s = self._took_s + self.turns.now() - self._since
+            self.turns.ended(took_s if is_sample else None)
 
 
 @contextmanager
@@ -165,6 +165,20 @@ def resting() -> Iterator[None]:
         yield
     finally:
         turn.resume()
+
+
+@contextmanager
+def finishing() -> Iterator[None]:
+    """Take a place for the work on an upstream's answer. Without a turn (a worker, a script) nothing happens."""
+    turn = _current.get()
+    if turn is None:
+        yield
+        return
+    turn.turns.begun()
+    try:
+        yield
+    finally:
+        turn.turns.ended(None)
 
 
 def hold_is_placed() -> None:

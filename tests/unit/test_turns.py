@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from app.generation.turns import LEAST, Turn, Turns, hold_is_placed, resting, taking
+from app.generation.turns import LEAST, Turn, Turns, finishing, hold_is_placed, resting, taking
 
 
 class Clock:
@@ -148,3 +148,28 @@ async def test_the_turn_belongs_to_the_request_and_to_the_tasks_it_starts(turns:
     hold_is_placed()  # outside of any turn
 
     assert turns.active == 0
+
+
+async def test_work_on_an_answer_takes_a_place_that_nobody_can_refuse_it(turns: Turns):
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def step() -> None:
+        with finishing():
+            begun.set()
+            await go_on.wait()
+
+    turns.limit = 1
+    with taking(entered(turns)):
+        hold_is_placed()
+        work = asyncio.create_task(step())
+    await begun.wait()
+
+    assert (turns.active, turns.enter()) == (1, None)
+    go_on.set()
+    await work
+    assert turns.active == 0
+
+
+async def test_a_worker_finishes_without_any_door():
+    with finishing():
+        pass
