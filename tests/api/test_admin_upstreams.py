@@ -244,3 +244,18 @@ async def test_every_route_is_in_the_openapi_document_with_its_body(app: FastAPI
         assert ("secret" in schema["properties"]) is secret
     assert "Operation" in document["components"]["schemas"]
     assert "#/$defs" not in str(document)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/routes?model=%00", 400),
+        ("GET", "/routes/%00", 404),
+        ("GET", "/upstreams/a%00b", 400),
+        ("DELETE", "/upstreams/a%00b", 400),
+        ("POST", "/upstreams/a%00b/drain", 400),
+        ("POST", "/upstreams/a%00b/enable", 400),
+    ],
+)
+async def test_a_nul_is_the_caller_s_mistake(admin: Admin, method: str, path: str, status: int):
+    await admin.call(method, path, status=status)

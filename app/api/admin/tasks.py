@@ -94,7 +94,9 @@ async def search_tasks(
     state: Annotated[TaskState | None, Query(description="The status in detail.")] = None,
     model: Annotated[str | None, Text] = None,
     task_type: Annotated[TaskType | None, Query(alias="type")] = None,
-    account: Annotated[str | None, Query(max_length=254, description="`acct_12` or an e-mail address.")] = None,
+    account: Annotated[
+        str | None, Query(max_length=254, pattern=NAME, description="`acct_12` or an e-mail address.")
+    ] = None,
     key: Annotated[str | None, Query(max_length=64, description="`key_7`.")] = None,
     pool: Annotated[str | None, Text] = None,
     upstream: Annotated[str | None, Query(max_length=200, pattern=NAME, description="An account of a pool.")] = None,

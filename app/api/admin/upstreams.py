@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Path, Query
 from pydantic import Field, SecretStr
 from starlette.responses import Response
 
@@ -13,6 +13,7 @@ from app.api.admin.deps import AdminActor, BookDep
 from app.api.admin.wire import ModelRoute, RouteList, UpstreamAccount, UpstreamList
 from app.api.openapi import errors
 from app.api.v1.answers import json_answer
+from app.api.v1.tasks import NAME
 from app.catalog.routes import find_route_id
 from app.catalog.upstreams import DEFAULT_CONCURRENCY, UpstreamInfo
 from app.errors import (
@@ -37,6 +38,7 @@ ONE_ROUTE = errors(InvalidParameter, ScopeMissing, ModelRouteNotFound, DatabaseU
 NEW_ROUTE = errors(
     InvalidParameter, ModelRouteExists, ScopeMissing, ModelNotFound, UpstreamNotFound, DatabaseUnavailable
 )
+UpstreamName = Annotated[str, Path(max_length=100, pattern=NAME)]
 SECRET_NOTE = "Write-only: no answer ever holds it."  # noqa: S105 - a sentence
 
 
@@ -123,7 +125,7 @@ async def create_upstream(
     responses=ONE,
     operation_id="get_upstream",
 )
-async def get_upstream(actor: AdminActor, book: BookDep, name: str) -> Response:
+async def get_upstream(actor: AdminActor, book: BookDep, name: UpstreamName) -> Response:
     return _answer(await book.upstreams.get(name))
 
 
@@ -137,7 +139,10 @@ async def get_upstream(actor: AdminActor, book: BookDep, name: str) -> Response:
     openapi_extra=documented(UpstreamUpdate, is_partial=True),
 )
 async def update_upstream(
-    actor: AdminActor, book: BookDep, name: str, body: Annotated[UpstreamUpdate, Depends(reads(UpstreamUpdate))]
+    actor: AdminActor,
+    book: BookDep,
+    name: UpstreamName,
+    body: Annotated[UpstreamUpdate, Depends(reads(UpstreamUpdate))],
 ) -> Response:
     return _answer(await book.upstreams.update(name, **body.given(), actor=actor))
 
@@ -150,7 +155,7 @@ async def update_upstream(
     responses=ONE,
     operation_id="delete_upstream",
 )
-async def delete_upstream(actor: AdminActor, book: BookDep, name: str) -> Response:
+async def delete_upstream(actor: AdminActor, book: BookDep, name: UpstreamName) -> Response:
     return _answer(await book.upstreams.delete(name, actor=actor))
 
 
@@ -164,7 +169,7 @@ async def delete_upstream(actor: AdminActor, book: BookDep, name: str) -> Respon
     openapi_extra=documented(SecretRotate),
 )
 async def rotate_upstream(
-    actor: AdminActor, book: BookDep, name: str, body: Annotated[SecretRotate, Depends(reads(SecretRotate))]
+    actor: AdminActor, book: BookDep, name: UpstreamName, body: Annotated[SecretRotate, Depends(reads(SecretRotate))]
 ) -> Response:
     return _answer(await book.upstreams.rotate(name, body.secret, actor=actor))
 
@@ -176,7 +181,7 @@ async def rotate_upstream(
     responses=ONE,
     operation_id="enable_upstream",
 )
-async def enable_upstream(actor: AdminActor, book: BookDep, name: str) -> Response:
+async def enable_upstream(actor: AdminActor, book: BookDep, name: UpstreamName) -> Response:
     return _answer(await book.upstreams.set_state(name, "active", actor=actor))
 
 
@@ -188,7 +193,7 @@ async def enable_upstream(actor: AdminActor, book: BookDep, name: str) -> Respon
     responses=ONE,
     operation_id="disable_upstream",
 )
-async def disable_upstream(actor: AdminActor, book: BookDep, name: str) -> Response:
+async def disable_upstream(actor: AdminActor, book: BookDep, name: UpstreamName) -> Response:
     return _answer(await book.upstreams.set_state(name, "disabled", actor=actor))
 
 
@@ -200,7 +205,7 @@ async def disable_upstream(actor: AdminActor, book: BookDep, name: str) -> Respo
     responses=ONE,
     operation_id="drain_upstream",
 )
-async def drain_upstream(actor: AdminActor, book: BookDep, name: str) -> Response:
+async def drain_upstream(actor: AdminActor, book: BookDep, name: UpstreamName) -> Response:
     return _answer(await book.upstreams.set_state(name, "draining", actor=actor))
 
 
@@ -216,7 +221,9 @@ async def drain_upstream(actor: AdminActor, book: BookDep, name: str) -> Respons
     operation_id="list_routes",
 )
 async def list_routes(
-    actor: AdminActor, book: BookDep, model: Annotated[str | None, Query(description="Of this public model.")] = None
+    actor: AdminActor,
+    book: BookDep,
+    model: Annotated[str | None, Query(max_length=200, pattern=NAME, description="Of this public model.")] = None,
 ) -> Response:
     return json_answer(RouteList(data=[ModelRoute.of(info) for info in await book.routes.list(model)]))
 
