@@ -15,6 +15,8 @@ class Depth:
     hammer_s: float
     fuzz_s: int
     """For each caller."""
+    is_random: bool = False
+    """Whether fuzzing goes another way each time; what gates a change must not."""
 
     @property
     def timeout_s(self) -> int:
@@ -32,6 +34,8 @@ class Depth:
         )
 
 
-DEPTH = {"quick": Depth(100, 40, 8.0, 20), "long": Depth(500, 60, 60.0, 60), "nightly": Depth(20_000, 60, 300.0, 900)}[
-    os.environ.get("MG_DEPTH", "quick")
-]
+DEPTH = {
+    "quick": Depth(100, 40, 8.0, 20),
+    "long": Depth(500, 60, 60.0, 60),
+    "nightly": Depth(20_000, 60, 300.0, 900, is_random=True),
+}[os.environ.get("MG_DEPTH", "quick")]
