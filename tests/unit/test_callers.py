@@ -19,27 +19,10 @@ from app.accounts.strangers import source_of
 from app.api.peer import peer_of
 from app.errors import InvalidApiKey, TooManyRequests, WrongPepper
 from tests.factories import PEPPER, make_account, make_key
+from tests.unit.watched import Clock, Counted
 
 THERE, ELSEWHERE = "192.0.2.7", "198.51.100.7"
 OLD, NEW, THIRD = ("a pepper of the first year", "a pepper of the second year", "a pepper of the third year")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Counted(Callers):
-    """Callers that count their queries."""
-
-    queries = 0
-
-    async def _look_up(self, mac: bytes, secret: str):  # type: ignore[no-untyped-def]
-        self.queries += 1
-        return await super()._look_up(mac, secret)
 
 
 @pytest.fixture

@@ -28,28 +28,9 @@ from app.errors import (
 )
 from app.values import utcnow
 from tests.factories import PEPPER, accept_task, finish_task, make_account, make_key
+from tests.unit.watched import Clock, Counted
 
 KNOWN_GOOD = "sk-mg_QQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQ24HWn1"
-
-
-class Clock:
-    """Monotonic seconds that move when told."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Counted(Callers):
-    """Callers that count their queries."""
-
-    queries = 0
-
-    async def _look_up(self, mac: bytes, secret: str):  # type: ignore[no-untyped-def]
-        self.queries += 1
-        return await super()._look_up(mac, secret)
 
 
 @pytest.fixture

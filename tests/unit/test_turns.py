@@ -7,14 +7,7 @@ import asyncio
 import pytest
 
 from app.generation.turns import LEAST, Turn, Turns, finishing, hold_is_placed, resting, taking
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.unit.watched import Clock
 
 
 @pytest.fixture
