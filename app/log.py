@@ -34,6 +34,9 @@ SECRET_TEXTS = (
 NOISY = {name: logging.WARNING for name in ("alembic", "uvicorn.access", "uvicorn.error", "aiohttp.access", "arq")}
 NOISY["python_multipart"] = logging.ERROR  # a line for each malformed form: the caller is told
 
+_processors: list[Processor] = []
+"""One list for good: a logger keeps the list it was first used with, and `configure` may be called again."""
+
 
 def redact_text(text: str) -> str:
     """Return ``text`` without keys, credentials, signatures of URLs and embedded files."""
@@ -99,13 +102,14 @@ def configure(*, form: Literal["console", "json"], level: str = "info", stream: 
     for name, least in NOISY.items():
         logging.getLogger(name).setLevel(max(least, root.level))
     logging.captureWarnings(True)
+    _processors[:] = [
+        structlog.stdlib.filter_by_level,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        *shared,
+        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+    ]
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            structlog.stdlib.PositionalArgumentsFormatter(),
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
+        processors=_processors,
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,

@@ -37,7 +37,6 @@ def written(request) -> Iterator[io.StringIO]:
     log.configure(form=request.param, level="debug", stream=text)
     yield text
     logging.captureWarnings(False)
-    structlog.reset_defaults()
     root.handlers, root.level = before
 
 
@@ -106,7 +105,6 @@ def test_in_production_every_line_is_one_json_object():
         structlog.get_logger("app.tasks").debug("below the level")
     finally:
         logging.captureWarnings(False)
-        structlog.reset_defaults()
         root.handlers, root.level = before
 
     (line,) = text.getvalue().splitlines()
@@ -121,3 +119,26 @@ def test_a_long_line_is_cleaned_in_no_time():
     text = "a." * 100_000 + "://" + "data:" * 10_000 + "authorization " * 10_000
 
     assert log.redact_text(text) == text
+
+
+def test_a_logger_that_was_used_before_follows_the_next_set_up(written):
+    logger = structlog.get_logger("tests.early")
+    logger.info("first.line")
+
+    later = io.StringIO()
+    log.configure(form="json", stream=later)
+    logger.info("second.line")
+
+    assert "first.line" in written.getvalue()
+    assert json.loads(later.getvalue())["event"] == "second.line"
+
+
+def test_what_is_captured_includes_loggers_that_were_used_under_an_earlier_set_up(written):
+    logger = structlog.get_logger("tests.cached")
+    logger.info("first.line")
+    log.configure(form="json", stream=io.StringIO())
+
+    with structlog.testing.capture_logs() as captured:
+        logger.info("second.line")
+
+    assert [entry["event"] for entry in captured] == ["second.line"]

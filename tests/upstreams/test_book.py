@@ -111,7 +111,6 @@ def logged() -> Iterator[io.StringIO]:
     log.configure(form="json", level="debug", stream=text)
     yield text
     logging.captureWarnings(False)
-    structlog.reset_defaults()
     root.handlers, root.level = before
 
 
