@@ -34,11 +34,18 @@ PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "mediagate.json"
 RUNTIME, DEVELOPMENT, UV = "requirements-embedded.lock", "requirements-dev.lock", "requirements-uv.lock"
 MOST_TEST_PROCESSES = 4
+TEST_SETTINGS = ("MEDIAGATE_CHROMIUM", "MEDIAGATE_ARTEFACTS")
 NPM_S = 120
+APT_S = 900
+CHROMIUM = ("chromium", "fonts-wqy-microhei")
+NO_CHROMIUM = (
+    "the browser's tests need Chromium: as root on Debian this command installs it (apt-get install chromium "
+    "fonts-wqy-microhei); elsewhere install it and name its program in MEDIAGATE_CHROMIUM."
+)
 OWN_PROCESSES = ("-n", "--numprocesses", "-p", "--pdb", "--dist")  # the caller decides how pytest is split
 COMMANDS = {
     "up": "start everything: PostgreSQL, Valkey, API, worker  (--port, --data)",
-    "test": "run the tests  (pytest's arguments)",
+    "test": "run the tests  (pytest's arguments; --browser: those of the console's pages, in Chromium)",
     "faults": "kill, cut off and lie to a gateway, and check its books  (--quick, --full, --only, --seed, --list)",
     "tour": "make an image, an edit and a video, and show what each cost  (--port, --data, --out)",
 }
@@ -68,6 +75,8 @@ def main(arguments: list[str]) -> int:
             set_up(DEVELOPMENT if command in ("test", "faults") else RUNTIME)
             if command == "test":
                 install_node_sdk(ROOT / "tests" / "node")
+            if command == "test" and "--browser" in rest:
+                find_or_install_chromium()
     except SetupFailed as error:
         print(f"dev.py: {error}", file=sys.stderr)
         return 1
@@ -84,19 +93,23 @@ def main(arguments: list[str]) -> int:
 
 
 def test_command(arguments: list[str]) -> list[str]:
-    """Return pytest's command: one process per core, at most four, unless the caller says otherwise."""
-    split = [] if any(argument.startswith(OWN_PROCESSES) for argument in arguments) else ["-n", str(test_processes())]
+    """Return pytest's command: a process more than there are cores, at most four, unless the caller says otherwise.
+
+    Tests wait for each other's processes a third of their time.
+    """
+    own = any(argument.startswith(OWN_PROCESSES) for argument in arguments)
+    split = [] if own else ["-n", str(test_processes()), "--dist", "worksteal"]
     return [str(PYTHON), "-m", "pytest", *split, *arguments]
 
 
 def test_processes() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MOST_TEST_PROCESSES)
+    return min(cores + 1, MOST_TEST_PROCESSES)
 
 
 def without_settings(env: Mapping[str, str]) -> dict[str, str]:
-    """A developer's own settings are not the tests'."""
-    return {name: value for name, value in env.items() if not name.startswith("MEDIAGATE_")}
+    """A developer's own settings are not the tests', but for those that are about tests."""
+    return {name: value for name, value in env.items() if name in TEST_SETTINGS or not name.startswith("MEDIAGATE_")}
 
 
 def become(argv: list[str], *, folder: Path, env: dict[str, str]) -> None:
@@ -160,6 +173,48 @@ def install_node_sdk(folder: Path) -> None:
             problem = [f"nothing after {NPM_S} s"]
     if problem is not None:
         say(f"npm could not install it, so its tests are skipped ({' '.join(problem)}).")
+
+
+def find_or_install_chromium() -> None:
+    """See to it that the browser's tests have a browser. Raises: SetupFailed."""
+    named = os.environ.get("MEDIAGATE_CHROMIUM")
+    if named:
+        if not os.access(named, os.X_OK):
+            raise SetupFailed(f"MEDIAGATE_CHROMIUM names {named}, which is no program that can be run.")
+        return
+    if find_chromium() is not None:
+        return
+    apt = shutil.which("apt-get")
+    if apt is None or os.geteuid() != 0 or not is_debian():
+        raise SetupFailed(NO_CHROMIUM)
+    with step(f"Installing {' and '.join(CHROMIUM)}"):
+        options = [
+            "-qq",
+            "-o",
+            "Acquire::Retries=2",
+            "-o",
+            "Acquire::http::Timeout=30",
+            "-o",
+            "DPkg::Lock::Timeout=120",
+        ]
+        install = [apt, "install", *options, "--yes", "--no-install-recommends", *CHROMIUM]
+        env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        # A machine without package lists, or with old ones, needs those first.
+        done = any(
+            all(call(command, env=env, timeout_s=APT_S) for command in commands)
+            for commands in ([install], [[apt, "update", *options], install])
+        )
+    if not done or find_chromium() is None:
+        raise SetupFailed(f"apt-get could not install Chromium; its reason is above. {NO_CHROMIUM.capitalize()}")
+
+
+def find_chromium() -> str | None:
+    return shutil.which("chromium", path=f"/usr/bin:{os.environ.get('PATH', '')}")
+
+
+def is_debian(release: Path = Path("/etc/os-release")) -> bool:
+    """Ubuntu is not meant: its package of this name is another way to get a snap, which no container can run."""
+    return release.exists() and "ID=debian" in release.read_text().splitlines()
 
 
 def find_stamp() -> dict[str, Any] | None:
@@ -296,10 +351,14 @@ def has_pip() -> bool:
     return subprocess.run(asked, check=False).returncode == 0
 
 
-def call(command: list[str], *, env: dict[str, str] | None = None) -> bool:
-    """Run a command whose output the reader sees; return whether it went well."""
+def call(command: list[str], *, env: dict[str, str] | None = None, timeout_s: float | None = None) -> bool:
+    """Run a command whose output the reader sees; return whether it went well, and in time."""
     sys.stdout.flush()
-    return subprocess.run(command, env=env, cwd=ROOT, check=False).returncode == 0
+    try:
+        return subprocess.run(command, env=env, cwd=ROOT, check=False, timeout=timeout_s).returncode == 0
+    except subprocess.TimeoutExpired:
+        say(f"{command[0]} was not done after {timeout_s:.0f} s.")
+        return False
 
 
 def digest(path: Path) -> str:

@@ -164,6 +164,16 @@ async def once(engine: AsyncEngine, sql: str, arguments: tuple[Any, ...] = ()) -
         return list(result.mappings()) if result.returns_rows else []
 
 
+def containing(text: str | None) -> str | None:
+    """Return the LIKE pattern of whatever holds ``text``, capitals aside; None for nothing."""
+    text = (text or "").replace("\0", "").strip().lower()
+    if not text:
+        return None
+    for letter in ("\\", "%", "_"):
+        text = text.replace(letter, "\\" + letter)
+    return f"%{text}%"
+
+
 def sqlstate_of(error: BaseException) -> str | None:
     """Return the server's error code, or None when the server did not speak."""
     return getattr(getattr(error, "orig", None), "sqlstate", None)

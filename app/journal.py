@@ -10,6 +10,10 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.errors import InvalidParameter
+
+MAX_REASON_CHARS = 500
+
 
 @dataclass(frozen=True, slots=True)
 class Actor:
@@ -39,6 +43,14 @@ async def note(
            VALUES ($1, $2, $3, $4::text::jsonb, $5::text::jsonb, $6)""",
         (actor.name, action, target, _text(before), _text(after), actor.request_id),
     )
+
+
+def checked_reason(text: str) -> str:
+    """Return why something is done, as the audit keeps it. Raises: InvalidParameter."""
+    text = text.strip()
+    if not 1 <= len(text) <= MAX_REASON_CHARS or not text.isprintable():
+        raise InvalidParameter(f"'reason' must be 1 to {MAX_REASON_CHARS} printable characters.", param="reason")
+    return text
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -29,6 +29,9 @@ SECRET_TEXTS = (
     re.compile(r"(?i)(\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{6,}"),
     re.compile(r"(\bsk-)[A-Za-z0-9_-]{6,}"),
     re.compile(r"(?i)([?&](?:s|sig|signature|token|key|api_key|x-amz-signature|x-amz-credential)=)[^&\s\"'<>]+"),
+    re.compile(r"(?i)([?&](?:code|id_token|access_token)=)[^&\s\"'<>]+"),  # of a sign-in through a provider
+    re.compile(r"(/console/join/)[A-Za-z0-9_-]{6,}"),  # a link that sets a password
+    re.compile(r"(\bmg=)[A-Za-z0-9_-]{6,}"),  # the console's cookie
     re.compile(r"(?i)(\b[a-z][a-z0-9+.-]{0,30}://[^\s/:@\"']*:)[^\s/@\"']+(?=@)"),  # the password of an address
 )
 NOISY = {name: logging.WARNING for name in ("alembic", "uvicorn.access", "uvicorn.error", "aiohttp.access", "arq")}

@@ -14,11 +14,21 @@ from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api import docs, errors, metrics, openapi, ops
+from app.api.admin import accounts as admin_accounts
+from app.api.admin import audit as admin_audit
+from app.api.admin import codes as admin_codes
+from app.api.admin import credits as admin_credits
+from app.api.admin import keys as admin_keys
+from app.api.admin import links as admin_links
+from app.api.admin import models as admin_models
+from app.api.admin import settings as admin_settings
+from app.api.admin import statistics as admin_statistics
 from app.api.admin import tasks as admin_tasks
 from app.api.admin import upstreams as admin_upstreams
 from app.api.admission import Shedder
 from app.api.middleware import RequestShell
 from app.api.v1 import files, images, me, models, quote, tasks, videos, webhooks
+from app.console import router as console
 from app.errors import DatabaseUnavailable
 from app.generation.turns import Turns
 from app.migrate import head_revision
@@ -45,6 +55,16 @@ ROUTERS = (
     docs.router,
     admin_upstreams.router,
     admin_tasks.router,
+    admin_accounts.router,
+    admin_links.router,
+    admin_keys.router,
+    admin_credits.router,
+    admin_codes.router,
+    admin_audit.router,
+    admin_statistics.router,
+    admin_settings.router,
+    admin_models.router,
+    console.router,
 )
 
 

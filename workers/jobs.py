@@ -128,6 +128,9 @@ async def keep_house(services: Services) -> None:
     chores = (
         services.retention.run_once,
         services.book.purge,
+        services.sessions.prune,
+        services.forms.sweep,
+        services.ledger.expire_due,
         services.webhook_log.prune,
         services.poller.look_at_given_up,
     )

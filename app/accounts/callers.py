@@ -207,7 +207,8 @@ def _remember(cache: dict[bytes, _Known], mac: bytes, known: _Known) -> None:
 
 
 _AUTHENTICATE = """
-SELECT k.id, k.account_id, k.key_mac, k.name, k.last4, k.scopes, k.models, k.cidrs, k.rpm, a.email, a.is_admin,
+SELECT k.id, k.account_id, k.key_mac, k.name, k.last4, k.scopes, k.models, k.cidrs, k.rpm, a.email,
+       a.is_admin AND a.state = 'active' AS is_admin,
        a.posted - a.held <= 0 AS seemed_empty, extract(epoch FROM k.expires_at - now())::float8 AS left_s
   FROM api_keys k JOIN accounts a ON a.id = k.account_id
  WHERE k.key_mac = ANY($1::bytea[]) AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())

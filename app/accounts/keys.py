@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from pydantic import SecretStr
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.accounts.key_info import KeyInfo, KeySearch, key_info, key_public_id, list_keys, search_keys
 from app.accounts.news import tell
 from app.accounts.pepper import Pepper
 from app.accounts.principal import (
     ADMIN_SCOPE,
     PREFIX,
     SCOPES,
-    USER_SCOPES,
     Period,
     Principal,
     check_budget,
@@ -27,32 +26,13 @@ from app.accounts.principal import (
     is_well_formed,
     mint_secret,
 )
-from app.db import once, retried, transaction
+from app.db import retried, transaction
 from app.errors import AccountNotFound, InvalidParameter, KeyNotFound
-from app.journal import SYSTEM, Actor, changes, note
-from app.values import Credits
+from app.journal import SYSTEM, Actor, changes, checked_reason, note
 
-__all__ = ["SCOPES", "KeyInfo", "Keys", "MintedKey", "Principal", "is_well_formed", "mint_secret"]
+__all__ = ["SCOPES", "KeyInfo", "KeySearch", "Keys", "MintedKey", "Principal", "is_well_formed", "mint_secret"]
 
 MAX_OVERLAP = timedelta(days=30)
-
-
-def key_public_id(key_id: int) -> str:
-    return f"key_{key_id}"
-
-
-def find_key_id(text: str) -> int | None:
-    """Read ``key_12`` or ``12``; None when it is neither."""
-    number = text.removeprefix("key_")
-    return int(number) if number.isascii() and number.isdigit() and len(number) <= 18 else None
-
-
-def parse_key_id(text: str) -> int:
-    """Read ``key_12`` or ``12``. Raises: KeyNotFound."""
-    found = find_key_id(text)
-    if found is None:
-        raise KeyNotFound(text)
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,41 +48,6 @@ class MintedKey:
 
     def __repr__(self) -> str:
         return f"MintedKey(id={self.id}, secret='{PREFIX}...{self.secret[-4:]}')"
-
-
-@dataclass(frozen=True, slots=True)
-class KeyInfo:
-    """What an operator, and the key's owner, may see of a key."""
-
-    id: int
-    account_id: int
-    email: str
-    name: str
-    last4: str
-    scopes: tuple[str, ...]
-    models: tuple[str, ...] | None
-    cidrs: tuple[str, ...]
-    replaces: int | None
-    budget: Credits | None
-    """None: no limit but the account's credits."""
-    period: Period
-    spent: Credits
-    """In the budget's present period (days and months of UTC), together with the keys that share the budget."""
-    held: Credits
-    in_flight: int
-    max_in_flight: int | None
-    rpm: int | None
-    """Requests a minute; None: the setting's."""
-    pepper: int
-    """Which of the deployment's peppers it is stored under: 1 is the first there was."""
-    created_at: datetime
-    expires_at: datetime | None
-    revoked_at: datetime | None
-    last_used_at: datetime | None
-
-    @property
-    def public_id(self) -> str:
-        return key_public_id(self.id)
 
 
 class Keys:
@@ -218,21 +163,25 @@ class Keys:
         await tell(self._redis, key_id)
         return MintedKey(new_id, secret)
 
-    async def revoke(self, key_id: int, *, actor: Actor = SYSTEM) -> KeyInfo:
+    async def revoke(self, key_id: int, *, reason: str | None = None, actor: Actor = SYSTEM) -> KeyInfo:
         """Stop the key for good: spending stops at this commit, reads as soon as the processes hear of it, and within
         the cache's time if they do not. Twice is no error.
 
-        Raises: KeyNotFound.
+        Raises: KeyNotFound, InvalidParameter for an empty reason.
         """
+        why = {} if reason is None else {"reason": checked_reason(reason)}
 
         async def work() -> None:
             async with transaction(self._engine) as connection:
                 if (await connection.exec_driver_sql(_REVOKE, (key_id,))).first() is not None:
-                    await note(connection, actor, "key.revoke", f"key:{key_id}", after={"revoked": True})
+                    await note(connection, actor, "key.revoke", f"key:{key_id}", after={"revoked": True} | why)
 
         await retried(work)
         await tell(self._redis, key_id)
-        return await self.get(key_id)
+        key = await self.get(key_id)
+        if key.is_console:
+            raise KeyNotFound(key_public_id(key_id))
+        return key
 
     async def set_limits(
         self,
@@ -274,40 +223,15 @@ class Keys:
 
     async def get(self, key_id: int) -> KeyInfo:
         """Raises: KeyNotFound."""
-        rows = await retried(lambda: once(self._engine, _INFO, (key_id, None)))
-        if not rows:
-            raise KeyNotFound(key_public_id(key_id))
-        return _info(rows[0])
+        return await key_info(self._engine, key_id)
 
     async def list(self, account_id: int | None = None) -> Sequence[KeyInfo]:
         """Return the keys of one account, or of all, oldest first; revoked ones too."""
-        return [_info(row) for row in await retried(lambda: once(self._engine, _INFO, (None, account_id)))]
+        return await list_keys(self._engine, account_id)
 
-
-def _info(row: Any) -> KeyInfo:
-    return KeyInfo(
-        id=row["id"],
-        account_id=row["account_id"],
-        email=row["email"],
-        name=row["name"],
-        last4=row["last4"],
-        scopes=tuple(row["scopes"] or USER_SCOPES),
-        models=None if row["models"] is None else tuple(row["models"]),
-        cidrs=tuple(str(network) for network in row["cidrs"] or ()),
-        replaces=row["replaces"],
-        budget=row["limit_amount"],
-        period=row["period"],
-        spent=row["spent"],
-        held=row["held"],
-        in_flight=row["in_flight"],
-        max_in_flight=row["max_in_flight"],
-        rpm=row["rpm"],
-        pepper=row["mac_ver"],
-        created_at=row["created_at"],
-        expires_at=row["expires_at"],
-        revoked_at=row["revoked_at"],
-        last_used_at=row["last_used_at"],
-    )
+    async def search(self, wanted: KeySearch) -> tuple[Sequence[KeyInfo], bool]:
+        """Return one page of keys, newest first, dead ones too; and whether there are more."""
+        return await search_keys(self._engine, wanted)
 
 
 _ACCOUNT = "SELECT email, is_admin FROM accounts WHERE id = $1 AND state <> 'closed'"
@@ -324,8 +248,8 @@ SELECT k.id FROM api_keys k JOIN key_budgets b ON coalesce(b.family, b.api_key_i
  WHERE b.api_key_id = $1 FOR NO KEY UPDATE OF k"""
 
 _LOCK_LIVE_KEY = """
-SELECT id FROM api_keys
- WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) FOR NO KEY UPDATE"""
+SELECT id FROM api_keys WHERE id = $1 AND NOT is_console
+   AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) FOR NO KEY UPDATE"""
 
 _LIVE_SUCCESSOR = """
 SELECT max(id) FROM api_keys
@@ -345,21 +269,16 @@ RETURNING api_key_id"""
 
 _END_BY = "UPDATE api_keys SET expires_at = least(expires_at, now() + $2::interval) WHERE id = $1"
 
-_REVOKE = "UPDATE api_keys SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL RETURNING id"
+_REVOKE = """
+UPDATE api_keys SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL AND NOT is_console RETURNING id"""
 
 _LOCK_LIMITS = """
 SELECT k.id, m.limit_amount AS budget, m.period, m.max_in_flight, k.rpm
   FROM key_budgets b JOIN key_budgets m ON m.api_key_id = b.api_key_id OR m.family = b.family
-  JOIN api_keys k ON k.id = m.api_key_id WHERE b.api_key_id = $1 ORDER BY k.id FOR NO KEY UPDATE OF k"""
+  JOIN api_keys k ON k.id = m.api_key_id
+ WHERE b.api_key_id = $1 AND NOT k.is_console ORDER BY k.id FOR NO KEY UPDATE OF k"""
 
 _SET_LIMITS = """
 WITH k AS (UPDATE api_keys SET rpm = $5 WHERE id = ANY($1::bigint[]) RETURNING id)
 UPDATE key_budgets b SET limit_amount = $2, period = $3, max_in_flight = $4 FROM k WHERE b.api_key_id = k.id
 RETURNING b.api_key_id"""
-
-_INFO = """
-SELECT k.*, a.email, b.limit_amount, b.period, b.held, b.in_flight, b.max_in_flight,
-       coalesce((SELECT sum(m.spent) FROM key_budgets m WHERE (m.api_key_id = k.id OR m.family = b.family)
-                    AND m.period_start >= mg_period_start(b.period)), 0)::bigint AS spent
-  FROM api_keys k JOIN accounts a ON a.id = k.account_id JOIN key_budgets b ON b.api_key_id = k.id
- WHERE ($1::bigint IS NULL OR k.id = $1) AND ($2::bigint IS NULL OR k.account_id = $2) ORDER BY k.id"""

@@ -11,16 +11,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from redis.asyncio import Redis
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.db import read, retried, transaction
-from app.errors import AccountExists, AccountNotFound, InvalidParameter
-from app.journal import SYSTEM, Actor, changes, note
+from app.accounts.news import tell
+from app.db import containing, read, retried, transaction
+from app.errors import AccountBusy, AccountExists, AccountNotFound, InvalidParameter, LastAdmin
+from app.journal import SYSTEM, Actor, changes, checked_reason, note
 from app.values import Credits
 
 MAX_EMAIL_CHARS = 254
+MAX_NAME_CHARS = 100
 MAX_IN_FLIGHT = 100_000
+ADMINS_LOCK = 0x6D67_0002
 _EMAIL = re.compile(r"[^@\s,;<>\"]+@[^@\s,;<>\".]+(\.[^@\s,;<>\".]+)*")  # the mail server knows the rest
 _NUMBER = re.compile(r"(?:acct_)?([0-9]{1,18})")
 
@@ -49,36 +53,49 @@ class Account:
         return account_public_id(self.id)
 
 
+@dataclass(frozen=True, slots=True)
+class AccountSearch:
+    """What an operator looks for among all accounts. None means any."""
+
+    q: str | None = None
+    """Part of the e-mail or the name, or the whole id."""
+    state: State | None = None
+    is_admin: bool | None = None
+    after: int | None = None
+    """The last id of the page before."""
+    limit: int = 50
+
+
 def account_public_id(account_id: int) -> str:
     return f"acct_{account_id}"
 
 
-class Accounts:
-    """Accounts by e-mail (capitals do not matter), ``acct_12`` or ``12``."""
+def find_account_id(text: str) -> int | None:
+    """Read ``acct_12`` or ``12``; None when it is neither."""
+    number = _NUMBER.fullmatch(text)
+    return int(number[1]) if number else None
 
-    def __init__(self, engine: AsyncEngine) -> None:
+
+class Accounts:
+    """Accounts by e-mail (capitals do not matter), ``acct_12`` or ``12``.
+
+    Through ``redis`` every process learns at once which keys a change concerns.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, redis: Redis | None = None) -> None:
         self._engine = engine
+        self._redis = redis
 
     async def create(
         self, email: str, *, name: str | None = None, is_admin: bool = False, actor: Actor = SYSTEM
     ) -> Account:
         """Open an account with no credits. Raises: InvalidParameter, AccountExists."""
-        email = email.strip()
-        if len(email) > MAX_EMAIL_CHARS or not email.isprintable() or not _EMAIL.fullmatch(email):
-            raise InvalidParameter(f"'{email[:MAX_EMAIL_CHARS]}' is not an e-mail address.", param="email")
-        try:
-            async with transaction(self._engine) as connection:
-                made = await connection.exec_driver_sql(_CREATE, (email, name or email.partition("@")[0], is_admin))
-                account = _account(made.mappings().one())
-                after = {"email": account.email, "name": account.name, "is_admin": account.is_admin}
-                await note(connection, actor, "account.create", f"account:{account.id}", after=after)
-        except IntegrityError as error:
-            raise AccountExists(email) from error
-        return account
+        async with transaction(self._engine) as connection:
+            return await insert_account(connection, email, name=name, is_admin=is_admin, actor=actor)
 
     async def get(self, reference: str | int) -> Account:
         """Raises: AccountNotFound."""
-        number, email = _resolve(reference)
+        number, email = resolved(reference)
         rows = await read(self._engine, _GET, (number, email))
         if not rows:
             raise AccountNotFound(str(reference))
@@ -88,19 +105,54 @@ class Accounts:
         """Return all accounts, oldest first."""
         return [_account(row) for row in await read(self._engine, _LIST)]
 
-    async def suspend(self, reference: str | int, *, actor: Actor = SYSTEM) -> Account:
-        """Refuse every new hold from the commit on; reads, and tasks that run, go on. Raises: AccountNotFound."""
-        return await self._change(reference, _SET_STATE, "suspended", "account.suspend", actor)
+    async def search(self, wanted: AccountSearch) -> tuple[Sequence[Account], bool]:
+        """Return one page of accounts, newest first, closed ones too; and whether there are more."""
+        part, number = containing(wanted.q), None if wanted.q is None else find_account_id(wanted.q.strip())
+        rows = await read(
+            self._engine,
+            _SEARCH,
+            (part, number, wanted.state, wanted.is_admin, wanted.after, wanted.limit + 1),
+        )
+        return [_account(row) for row in rows[: wanted.limit]], len(rows) > wanted.limit
 
-    async def resume(self, reference: str | int, *, actor: Actor = SYSTEM) -> Account:
-        """Undo a suspension. Raises: AccountNotFound."""
-        return await self._change(reference, _SET_STATE, "active", "account.resume", actor)
+    async def update(
+        self,
+        reference: str | int,
+        *,
+        name: str | None = None,
+        is_admin: bool | None = None,
+        max_in_flight: int | None = None,
+        actor: Actor = SYSTEM,
+    ) -> Account:
+        """Change what is not None. Raises: AccountNotFound, InvalidParameter, LastAdmin."""
+        if max_in_flight is not None and not 0 <= max_in_flight <= MAX_IN_FLIGHT:
+            raise InvalidParameter(f"'max_in_flight' must be between 0 and {MAX_IN_FLIGHT}.", param="max_in_flight")
+        given = {"name": None if name is None else _checked_name(name), "is_admin": is_admin}
+        wanted = {key: value for key, value in {**given, "max_in_flight": max_in_flight}.items() if value is not None}
+        action = "account.limits" if set(wanted) == {"max_in_flight"} else "account.update"
+        return await self._change(reference, wanted, action, actor)
+
+    async def suspend(self, reference: str | int, *, reason: str | None = None, actor: Actor = SYSTEM) -> Account:
+        """Refuse every new hold from the commit on; reads, and tasks that run, go on.
+
+        Raises: AccountNotFound, LastAdmin, InvalidParameter for an empty reason.
+        """
+        return await self._change(reference, {"state": "suspended"}, "account.suspend", actor, reason=reason)
+
+    async def resume(self, reference: str | int, *, reason: str | None = None, actor: Actor = SYSTEM) -> Account:
+        """Undo a suspension. Raises: AccountNotFound, InvalidParameter for an empty reason."""
+        return await self._change(reference, {"state": "active"}, "account.resume", actor, reason=reason)
+
+    async def close(self, reference: str | int, *, reason: str, actor: Actor = SYSTEM) -> Account:
+        """End an account for good: its keys and sessions with it. Its credits and its books stay as they are.
+
+        Raises: AccountNotFound, LastAdmin, AccountBusy while tasks of it run, InvalidParameter for an empty reason.
+        """
+        return await self._change(reference, {"state": "closed"}, "account.close", actor, reason=reason)
 
     async def set_limits(self, reference: str | int, *, max_in_flight: int, actor: Actor = SYSTEM) -> Account:
         """Set how many tasks may be unfinished at once. Raises: AccountNotFound, InvalidParameter."""
-        if not 0 <= max_in_flight <= MAX_IN_FLIGHT:
-            raise InvalidParameter(f"'max_in_flight' must be between 0 and {MAX_IN_FLIGHT}.", param="max_in_flight")
-        return await self._change(reference, _SET_MAX_IN_FLIGHT, max_in_flight, "account.limits", actor)
+        return await self.update(reference, max_in_flight=max_in_flight, actor=actor)
 
     async def is_penniless(self, account_id: int) -> bool:
         """Whether nothing that this account may ask for could be paid, so that its request need not be read.
@@ -109,36 +161,103 @@ class Accounts:
         """
         return bool(await read(self._engine, _PENNILESS, (account_id,)))
 
-    async def _change(self, reference: str | int, sql: str, value: object, action: str, actor: Actor) -> Account:
-        """Change one column of one account, and note what really changed."""
-        number, email = _resolve(reference)
+    async def _change(
+        self,
+        reference: str | int,
+        wanted: dict[str, Any],
+        action: str,
+        actor: Actor,
+        *,
+        reason: str | None = None,
+    ) -> Account:
+        """Change some columns of one account, note what really changed, and tell what that means for its keys."""
+        number, email = resolved(reference)
+        why: dict[str, Any] = {} if reason is None else {"reason": checked_reason(reason)}
 
-        async def work() -> Account:
+        async def work() -> tuple[Account, Sequence[int]]:
             async with transaction(self._engine) as connection:
+                if wanted.get("state") == "closed":  # the order is the ledger's: keys, then their account
+                    await connection.exec_driver_sql(_LOCK_KEYS, (number, email))
                 found = await connection.exec_driver_sql(_LOCK, (number, email))
                 row = found.mappings().one_or_none()
                 if row is None:
                     raise AccountNotFound(str(reference))
-                changed = await connection.exec_driver_sql(sql, (row["id"], value))
+                before = {name: row[name] for name in wanted}
+                was, now = changes(before, wanted)
+                if not now:
+                    return _account(row), ()
+                await _check_change(connection, row, now)
+                if "is_admin" in now:
+                    await connection.exec_driver_sql("SELECT mg_set_admin($1, $2)", (row["id"], now["is_admin"]))
+                changed = await connection.exec_driver_sql(
+                    _SET, (row["id"], *(now.get(name) for name in ("name", "max_in_flight", "state")))
+                )
                 account = _account(changed.mappings().one())
-                was, now = changes(_changeable(_account(row)), _changeable(account))
-                if now:
-                    await note(connection, actor, action, f"account:{account.id}", before=was, after=now)
-                return account
+                keys: Sequence[int] = ()
+                if account.state == "closed":
+                    keys = await _end_keys(connection, account)
+                    why["revoked_keys"] = len(keys)
+                elif account.is_admin or "is_admin" in now:  # what a key may do follows it
+                    keys = (await connection.exec_driver_sql(_LIVE_KEYS, (account.id,))).scalars().all()
+                await note(connection, actor, action, f"account:{account.id}", before=was, after=now | why)
+                return account, keys
 
-        return await retried(work)
+        account, keys = await retried(work)
+        for key_id in keys:
+            await tell(self._redis, key_id)
+        return account
 
 
-def _resolve(reference: str | int) -> tuple[int | None, str | None]:
+async def insert_account(
+    connection: AsyncConnection, email: str, *, name: str | None, is_admin: bool, actor: Actor
+) -> Account:
+    """Open an account in the caller's transaction. Raises: InvalidParameter; AccountExists, which ends it."""
+    email = email.strip()
+    if len(email) > MAX_EMAIL_CHARS or not email.isprintable() or not _EMAIL.fullmatch(email):
+        raise InvalidParameter(f"'{email[:MAX_EMAIL_CHARS]}' is not an e-mail address.", param="email")
+    name = _checked_name(name or email.partition("@")[0][:MAX_NAME_CHARS])
+    try:
+        made = await connection.exec_driver_sql(_CREATE, (email, name, is_admin))
+    except IntegrityError as error:
+        raise AccountExists(email) from error
+    account = _account(made.mappings().one())
+    after = {"email": account.email, "name": account.name, "is_admin": account.is_admin}
+    await note(connection, actor, "account.create", f"account:{account.id}", after=after)
+    return account
+
+
+async def _check_change(connection: AsyncConnection, row: Any, now: dict[str, Any]) -> None:
+    """Raises: LastAdmin, AccountBusy."""
+    if now.get("state") == "closed" and (row["held"] or row["in_flight"]):
+        raise AccountBusy(in_flight=row["in_flight"], held=row["held"])
+    ends = not now.get("is_admin", True) or now.get("state", "active") != "active"
+    if ends and row["is_admin"] and row["state"] == "active":
+        await connection.exec_driver_sql("SELECT pg_advisory_xact_lock($1)", (ADMINS_LOCK,))  # two who end each other
+        if (await connection.exec_driver_sql(_OTHER_ADMIN, (row["id"],))).first() is None:
+            raise LastAdmin
+
+
+async def _end_keys(connection: AsyncConnection, account: Account) -> Sequence[int]:
+    """Take away every way in: keys, sessions and links. The console's key stays in the books; nobody calls with it."""
+    await connection.exec_driver_sql("DELETE FROM sessions WHERE account_id = $1", (account.id,))
+    await connection.exec_driver_sql("DELETE FROM sign_in_links WHERE account_id = $1", (account.id,))
+    return list((await connection.exec_driver_sql(_REVOKE_KEYS, (account.id,))).scalars().all())
+
+
+def _checked_name(text: str) -> str:
+    text = text.strip()
+    if not 1 <= len(text) <= MAX_NAME_CHARS or not text.isprintable():
+        raise InvalidParameter(f"'name' must be 1 to {MAX_NAME_CHARS} printable characters.", param="name")
+    return text
+
+
+def resolved(reference: str | int) -> tuple[int | None, str | None]:
+    """Return the number or the e-mail that an account is named by."""
     if isinstance(reference, int):
         return reference, None
     reference = reference.strip()
     number = _NUMBER.fullmatch(reference)
     return (int(number[1]), None) if number else (None, reference)
-
-
-def _changeable(account: Account) -> dict[str, Any]:
-    return {"state": account.state, "max_in_flight": account.max_in_flight}
 
 
 def _account(row: Any) -> Account:
@@ -164,5 +283,18 @@ SELECT 1 FROM accounts a WHERE id = $1 AND posted - held <= 0
    AND NOT EXISTS (SELECT 1 FROM idempotency i WHERE i.account_id = a.id)"""
 # A closed account stays closed.
 _LOCK = _GET + " AND state <> 'closed' FOR NO KEY UPDATE"
-_SET_STATE = "UPDATE accounts SET state = $2 WHERE id = $1 RETURNING *"
-_SET_MAX_IN_FLIGHT = "UPDATE accounts SET max_in_flight = $2 WHERE id = $1 RETURNING *"
+_SET = """
+UPDATE accounts SET name = coalesce($2, name), max_in_flight = coalesce($3, max_in_flight),
+       state = coalesce($4, state) WHERE id = $1 RETURNING *"""
+_OTHER_ADMIN = "SELECT 1 FROM accounts WHERE is_admin AND state = 'active' AND id <> $1"
+_LOCK_KEYS = """
+SELECT k.id FROM api_keys k JOIN accounts a ON a.id = k.account_id
+ WHERE (a.id = $1 OR lower(a.email) = lower($2)) AND k.revoked_at IS NULL ORDER BY k.id FOR NO KEY UPDATE OF k"""
+_LIVE_KEYS = "SELECT id FROM api_keys WHERE account_id = $1 AND revoked_at IS NULL"
+_REVOKE_KEYS = """
+UPDATE api_keys SET revoked_at = now() WHERE account_id = $1 AND revoked_at IS NULL AND NOT is_console RETURNING id"""
+_SEARCH = """
+SELECT * FROM accounts
+ WHERE ($1::text IS NULL OR lower(email) LIKE $1 OR lower(name) LIKE $1 OR id = $2::bigint)
+   AND ($3::text IS NULL OR state = $3) AND ($4::boolean IS NULL OR is_admin = $4)
+   AND ($5::bigint IS NULL OR id < $5) ORDER BY id DESC LIMIT $6"""

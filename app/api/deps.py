@@ -11,15 +11,16 @@ from typing import Annotated, Any
 
 import structlog
 from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import ClientDisconnect
 
 from app.accounts.principal import Principal
 from app.api.body import announced_size, read_body, spool_folder
 from app.api.errors import note_task
 from app.api.peer import peer_of
+from app.api.session import SECURE_COOKIE, check_same_origin, has_cookie, principal_of, read_session
 from app.api.v1.wire import Sign
-from app.errors import InsufficientCredits, MissingApiKey, TooManyRequests
+from app.errors import InsufficientCredits, MissingApiKey, SessionEnded, TooManyRequests
 from app.generation.turns import resting
 from app.intake import CallerLeft, Intake
 from app.limits import Standing
@@ -36,6 +37,15 @@ bearer = HTTPBearer(
     description="An API key: `Authorization: Bearer sk-...`.",
 )
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+session_cookie = APIKeyCookie(
+    name=SECURE_COOKIE,
+    auto_error=False,
+    scheme_name="session",
+    description="The console's session (`mg` where the gateway has no HTTPS). Whatever is not a GET needs the header "
+    "`x-csrf-token` too, and comes from a page of the gateway's own. With an `Authorization` it is not looked at.",
+)
+SessionCookie = Annotated[str | None, Depends(session_cookie)]
+"""For the document: `read_session` reads it, under the name it has here."""
 
 
 def get_services(request: Request) -> Services:
@@ -46,10 +56,13 @@ def get_services(request: Request) -> Services:
 ServicesDep = Annotated[Services, Depends(get_services)]
 
 
-async def authenticate(request: Request, services: ServicesDep, credentials: Credentials) -> Principal:
-    """Return who calls, and count the request.
+async def authenticate(
+    request: Request, services: ServicesDep, credentials: Credentials, _session: SessionCookie
+) -> Principal:
+    """Return who calls, by a key or by a console session, and count the request.
 
-    Raises: MissingApiKey, InvalidApiKey, IpNotAllowed; TooManyRequests of this key, or of wrong ones from its source.
+    Raises: MissingApiKey, InvalidApiKey, IpNotAllowed, SessionEnded, CsrfFailed; TooManyRequests of this key, or of
+    wrong ones from its source.
     """
     principal = await identify(request, services, credentials)
     limit = principal.rpm or services.settings.key_rpm
@@ -66,12 +79,24 @@ async def authenticate(request: Request, services: ServicesDep, credentials: Cre
 
 async def identify(request: Request, services: ServicesDep, credentials: Credentials) -> Principal:
     """Return who calls. Raises: as `authenticate`, but this key's requests are not counted."""
-    if credentials is None or not credentials.credentials:
+    if "authorization" not in request.headers and has_cookie(request, services.settings):
+        principal = await _of_session(request, services)
+    elif credentials is None or not credentials.credentials:
         raise MissingApiKey
-    peer = peer_of(request, services.settings.proxies)
-    principal = await services.callers.authenticate(credentials.credentials, peer=peer)
+    else:
+        peer = peer_of(request, services.settings.proxies)
+        principal = await services.callers.authenticate(credentials.credentials, peer=peer)
     structlog.contextvars.bind_contextvars(account_id=principal.account_id, key_id=principal.key_id)
     return principal
+
+
+async def _of_session(request: Request, services: Services) -> Principal:
+    """Return who is signed in to the console. Raises: SessionEnded, CsrfFailed for what another site's page sent."""
+    session = await read_session(request, services)
+    if session is None:
+        raise SessionEnded
+    check_same_origin(request, session)
+    return principal_of(session)
 
 
 def _rate_headers(standing: Standing) -> list[tuple[bytes, bytes]]:

@@ -41,8 +41,10 @@ PAGE_HEADERS = {
 
 
 @router.get("/")
-async def home() -> Response:
-    return RedirectResponse("/docs", status_code=302)
+async def home(request: Request) -> Response:
+    """Browsers go to the console; whoever asks for no page, to the API's own."""
+    is_browser = "text/html" in request.headers.get("accept", "")
+    return RedirectResponse("/console" if is_browser else "/docs", status_code=302, headers={"vary": "accept"})
 
 
 @router.get("/openapi.json")

@@ -13,12 +13,14 @@ from app.api.v1.wire import ErrorEnvelope
 from app.catalog.load import Catalog
 from app.errors import (
     BY_REASON,
+    CsrfFailed,
     DatabaseUnavailable,
     InternalError,
     InvalidApiKey,
     IpNotAllowed,
     MediagateError,
     MissingApiKey,
+    SessionEnded,
     TooManyRequests,
 )
 
@@ -60,6 +62,8 @@ EVENTS: Json = {  # one server-sent event
 EVERYWHERE: tuple[type[MediagateError], ...] = (
     MissingApiKey,
     InvalidApiKey,
+    SessionEnded,
+    CsrfFailed,
     IpNotAllowed,
     TooManyRequests,
     InternalError,
@@ -144,11 +148,18 @@ def _content(schema: str, examples: Json | None) -> Json:
 
 
 def install(app: FastAPI) -> None:
-    """Build the document at its first request, with the catalogue of the running services."""
+    """Build the document when it is asked for, and anew when other models are in force."""
+    built_of: Catalog | None = None
 
     def build() -> Json:
-        if app.openapi_schema is None:
-            app.openapi_schema = document(app, app.state.services.catalog)
+        nonlocal built_of
+        services = app.state.services
+        try:
+            catalog: Catalog = services.catalog
+        except DatabaseUnavailable:  # the document needs no database
+            catalog = services.catalogs.shown()
+        if app.openapi_schema is None or catalog is not built_of:
+            app.openapi_schema, built_of = document(app, catalog), catalog
         return app.openapi_schema
 
     app.openapi = build  # type: ignore[method-assign]  # FastAPI's documented way to extend it

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from app.api.admin import samples as admin
 from app.api.examples import CREATED, LINK, REQUEST_ID, SIGNED, TASK_ID
 from app.errors import NOT_CHARGED
 
@@ -103,6 +104,44 @@ _UPSTREAM: Json = {
     "created_at": CREATED,
     "updated_at": CREATED,
 }
+_ENTRY: Json = {
+    "title": "GPT Image 2",
+    "type": "image",
+    "price": {"unit": "image", "by": "quality", "credits": {"standard": 1, "hd": 3, "uhd": 5}},
+}
+_MANAGED_MODEL: Json = {
+    "object": "managed_model",
+    "id": "gpt-image-2",
+    "type": "image",
+    "title": "GPT Image 2",
+    "state": "offered",
+    "operations": ["image.edit", "image.generate"],
+    "price_version": "gpt-image-2@1",
+    "version": 1,
+    "since": CREATED,
+    "next": {"number": 2, "kind": "entry", "effective_from": CREATED + 86400, "note": "The vendor raises its prices."},
+    "in_file": True,
+    "differs_from_file": True,
+    "prices": [{"path": "credits.hd", "label": "Credits per image, quality hd", "value": 3}],
+    "unserved": [],
+    "problem": None,
+}
+_MODEL_VERSION: Json = {
+    "object": "model_version",
+    "name": "gpt-image-2@2",
+    "model": "gpt-image-2",
+    "number": 2,
+    "kind": "entry",
+    "state": "scheduled",
+    "effective_from": CREATED + 86400,
+    "note": "The vendor raises its prices.",
+    "created_by": "ada@example.com (key_7)",
+    "created_at": CREATED,
+    "cancelled_at": None,
+    "cancelled_by": None,
+    "entry": _ENTRY,
+}
+_PRICE_CHANGE: Json = {"path": "credits.hd", "label": "Credits per image, quality hd", "before": 2, "after": 3}
 _ROUTE: Json = {
     "object": "route",
     "id": "route_1",
@@ -222,6 +261,7 @@ _DELIVERY: Json = {
 }
 
 ANSWERS: Mapping[str, Json] = {
+    **admin.ANSWERS,
     "ErrorEnvelope": {
         "error": {
             "message": f"Insufficient credits. This request needs 125. {NOT_CHARGED}",
@@ -336,6 +376,53 @@ ANSWERS: Mapping[str, Json] = {
         "success": True,
         "webhook_endpoint_id": _ENDPOINT["id"],
     },
+    "ManagedModelList": {"object": "list", "data": [_MANAGED_MODEL]},
+    "ManagedModelDetails": _MANAGED_MODEL | {"entry": _ENTRY, "yaml": "title: GPT Image 2\n"},
+    "ModelVersionObject": _MODEL_VERSION,
+    "ModelVersionList": {"object": "list", "data": [_MODEL_VERSION]},
+    "PriceSimulation": {
+        "object": "price_simulation",
+        "model": "gpt-image-2",
+        "operation": "image.generate",
+        "params": {"quality": "hd", "size": "2048x2048"},
+        "quote": {
+            "credits": 3,
+            "unit": "image",
+            "unit_credits": 3,
+            "quantity": 1,
+            "price_version": "gpt-image-2@2",
+            "explain": "1 image x 3 credits (hd)",
+        },
+        "warnings": [],
+        "examples": [
+            {
+                "operation": "image.generate",
+                "params": {"quality": "hd", "size": "1:1", "pixels": "2048x2048"},
+                "before": 2,
+                "after": 3,
+                "difference": 1,
+            }
+        ],
+    },
+    "ModelImport": {
+        "object": "model_import",
+        "dry_run": True,
+        "effective_from": CREATED,
+        "changes": [
+            {
+                "model": "gpt-image-2",
+                "change": "changed",
+                "fields": ["price"],
+                "before": {"price": {"unit": "image", "by": "quality", "credits": {"standard": 1, "hd": 2, "uhd": 5}}},
+                "after": {"price": _ENTRY["price"]},
+                "prices": [_PRICE_CHANGE],
+            }
+        ],
+        "unchanged": ["film-1"],
+        "missing": [],
+        "ignored": ["Routes are not taken over: they are changed one by one."],
+        "versions": [],
+    },
     "WebhookDelivery": _DELIVERY,
     "WebhookDeliveryList": {
         "object": "list",
@@ -350,11 +437,19 @@ ANSWERS: Mapping[str, Json] = {
 """By the name of the schema in the document."""
 
 ORDERS: Mapping[str, Json] = {
+    **admin.ORDERS,
     "create_upstream": {"name": "main-account", "provider": "demo", "secret": "the vendor's key", "concurrency": 8},
     "update_upstream": {"concurrency": 16},
     "rotate_upstream": {"secret": "the vendor's new key"},
     "create_route": {"model": "gpt-image-2", "upstream": "main-account", "upstream_model": "gpt-image-2"},
     "update_route": {"weight": 3},
+    "create_model_version": {
+        "price": {"credits.hd": 3},
+        "effective_from": CREATED + 86400,
+        "note": "The vendor raises its prices.",
+    },
+    "simulate_price": {"model": "gpt-image-2", "parameters": {"quality": "hd"}, "version": 2, "with_examples": True},
+    "import_models": {"yaml": "models:\n  gpt-image-2: {family: image}\n", "note": "The new price list."},
     "cancel_any_task": {"reason": "The customer asked by mail."},
     "resolve_task": {"as": "failed", "reason": "The vendor lost the job."},
     "refund_task": {"credits": 2, "reason": "The video is black.", "reference": "ticket-4711"},

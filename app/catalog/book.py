@@ -6,7 +6,7 @@ Processes look every second whether something changed and take over a new `Snaps
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,12 @@ class Book:
         catalog: Catalog,
         providers: Mapping[str, Capabilities],
         work_dir: Path,
+        in_force: Callable[[], Catalog] | None = None,
     ) -> None:
-        """Raises: SettingsError for an empty key."""
+        """``catalog`` is the files', which the seed is taken from; ``in_force`` returns the one that routes must fit.
+
+        Raises: SettingsError for an empty key.
+        """
         self._engine = engine
         self._box = SecretBox(secrets_key)
         self._catalog = catalog
@@ -57,7 +61,7 @@ class Book:
         self._is_seeded = False
         self._shown: int | None = None
         self.upstreams = UpstreamRows(engine, self._box, providers)
-        self.routes = RouteRows(engine, catalog, providers)
+        self.routes = RouteRows(engine, in_force or (lambda: catalog), providers)
 
     async def purge(self, *, after: timedelta = upkeep.PURGE_AFTER) -> int:
         """Remove the versions, with their secrets, that no task needs any more. Returns how many."""

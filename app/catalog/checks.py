@@ -26,13 +26,18 @@ def check_model(
     providers: Mapping[str, Capabilities],
 ) -> None:
     """Raises: CatalogError for the first thing that does not fit, at the line where it stands."""
+    check_entry(document, name, spec, tables)
+    _Entry(document, name, spec).check_routes(upstreams, providers)
+
+
+def check_entry(document: Document, name: str, spec: ModelSpec, tables: Mapping[str, SizeTable]) -> None:
+    """Judge all but the routes. Raises: CatalogError for the first thing that does not fit, at its place."""
     entry = _Entry(document, name, spec)
     entry.check_operations()
     entry.check_names()
     entry.check_rules()
     entry.check_sizes(tables)
     entry.check_price()
-    entry.check_routes(upstreams, providers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +172,8 @@ class _Entry:
                 raise self.error(f"'{key}' is no video input", "price", "adds_input_seconds")
 
     def check_routes(self, upstreams: Mapping[str, UpstreamSpec], providers: Mapping[str, Capabilities]) -> None:
+        if not self.spec.routes:
+            raise self.error("routes: missing", "routes")
         served: set[Operation] = set()
         for index, route in enumerate(self.spec.routes):
             place = ("routes", index)

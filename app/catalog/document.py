@@ -1,9 +1,9 @@
-"""YAML files read with their line numbers, so that every complaint about them can name the line."""
+"""YAML read with its line numbers, so that every complaint about it names the line; and plain data with its paths."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,24 +14,35 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 Location = tuple[str | int, ...]
+MAX_DEPTH = 40
+MAX_PARTS = 100_000
+"""Of one document, aliases counted as often as they are named: a few lines could else hold billions."""
 
 
 class CatalogError(Exception):
-    """A configuration file is wrong; the message starts with ``file:line:``."""
+    """A configuration is wrong; the message starts with ``file:line:``, or with the path where there are no lines."""
 
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.2's plain scalars: ``16:9`` is text (YAML 1.1 reads 969), and so are ``yes``, ``no`` and dates."""
 
 
+def plain_scalars() -> list[tuple[str, re.Pattern[str], list[str]]]:
+    """Return which words without quotes are no text: tag, pattern, first letters."""
+    return [
+        (f"tag:yaml.org,2002:{tag}", re.compile(rf"(?:{pattern})$"), list(first))
+        for tag, pattern, first in (
+            ("bool", r"true|false", "tf"),
+            ("int", r"-?[0-9]+", "-0123456789"),
+            ("float", r"-?[0-9]+\.[0-9]+", "-0123456789"),
+            ("null", r"~|null|", ["~", "n", ""]),
+        )
+    ]
+
+
 _Loader.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in (
-    ("bool", r"true|false", "tf"),
-    ("int", r"-?[0-9]+", "-0123456789"),
-    ("float", r"-?[0-9]+\.[0-9]+", "-0123456789"),
-    ("null", r"~|null|", ["~", "n", ""]),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})$"), list(_first))
+for _tag, _pattern, _first in plain_scalars():
+    _Loader.add_implicit_resolver(_tag, _pattern, _first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,30 +52,53 @@ class Document:
     name: str
     data: dict[str, Any]
     lines: dict[Location, int]
+    """Line 0: this part was never text, and complaints about it name its path alone."""
 
     def line(self, location: Iterable[str | int]) -> int:
         """Return the line of the deepest part of ``location`` that exists; words that lead nowhere are skipped."""
+        return self.lines.get(self._deepest(location), 1)
+
+    def error(self, location: Iterable[str | int], message: str) -> CatalogError:
+        found = self._deepest(location)
+        line = self.lines.get(found, 1)
+        return CatalogError(f"{f'{self.name}:{line}' if line else _dotted(found) or self.name}: {message}")
+
+    def invalid(self, error: ValidationError) -> CatalogError:
+        """Return one error of ours for everything pydantic found, one line each, in the order of the file."""
+        return self.below_errors((), error)
+
+    def below_errors(self, place: Location, error: ValidationError) -> CatalogError:
+        """Return the same for an error about the part at ``place``."""
+        places = [((*place, *e["loc"]), e) for e in error.errors()]
+        found = sorted(
+            (self.line(at), self._path(at, is_absent=e["type"] == "missing"), _readable(e)) for at, e in places
+        )
+        return CatalogError(
+            "\n".join(f"{f'{self.name}:{line}: ' if line else ''}{path}: {message}" for line, path, message in found)
+        )
+
+    def below(self, *place: str) -> Document:
+        """Return the document as the part ``place`` of a larger one."""
+        data: dict[str, Any] = self.data
+        for part in reversed(place):
+            data = {part: data}
+        above = {place[:depth]: self.lines.get((), 1) for depth in range(len(place))}
+        return Document(self.name, data, above | {(*place, *location): line for location, line in self.lines.items()})
+
+    def _deepest(self, location: Iterable[str | int]) -> Location:
         found: Location = ()
         for part in location:
             if (*found, part) in self.lines:
                 found = (*found, part)
-        return self.lines.get(found, 1)
+        return found
 
-    def error(self, location: Iterable[str | int], message: str) -> CatalogError:
-        return CatalogError(f"{self.name}:{self.line(location)}: {message}")
-
-    def invalid(self, error: ValidationError) -> CatalogError:
-        """Return one error of ours for everything pydantic found, one line each, in the order of the file."""
-        found = sorted((self.line(e["loc"]), self._path(e["loc"]), _readable(e)) for e in error.errors())
-        return CatalogError("\n".join(f"{self.name}:{line}: {path}: {message}" for line, path, message in found))
-
-    def _path(self, location: Sequence[str | int]) -> str:
+    def _path(self, location: Sequence[str | int], *, is_absent: bool) -> str:
         """Name the place without the tags that pydantic puts in for unions."""
         found: Location = ()
         for index, part in enumerate(location):
-            if (*found, part) in self.lines or index == len(location) - 1:
+            if (*found, part) in self.lines or (is_absent and index == len(location) - 1):
                 found = (*found, part)
-        return ".".join(str(part) for part in found)
+        return _dotted(found)
 
     def inherited(self, section: str, bases: str, *, key: str, merged: frozenset[str]) -> Document:
         """Return the document with each entry of ``section`` completed from the entry of ``bases`` its ``key`` names.
@@ -80,7 +114,7 @@ class Document:
                 base = value[key]
                 known = _mapping(self.data.get(bases))
                 place = (*chain[-1], key)
-                if base not in known:
+                if not isinstance(base, str) or base not in known:
                     raise self.error(place, f"unknown {key} '{base}'; known: {', '.join(map(str, known)) or 'none'}")
                 if (bases, base) in chain:
                     raise self.error(place, f"{key} '{base}' inherits from itself")
@@ -131,32 +165,69 @@ class Document:
 def read_document(path: Path) -> Document:
     """Read one YAML file whose top is a mapping. Raises: CatalogError, also for a key that occurs twice."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return parse_document(path.read_text(encoding="utf-8"), path.name)
     except FileNotFoundError:
         raise CatalogError(f"{path.name}:1: this file does not exist in {path.parent}") from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise CatalogError(f"{path.name}:{line}: this file is not UTF-8") from None
-    loader = _Loader(text)
+
+
+def parse_document(text: str, name: str) -> Document:
+    """Read YAML whose top is a mapping. Raises: CatalogError, also for a key that occurs twice."""
+    try:
+        loader = _Loader(text)
+    except yaml.YAMLError as error:  # a character that YAML does not have
+        raise CatalogError(f"{name}:1: {getattr(error, 'reason', error)}") from None
     try:
         root = loader.get_single_node()
         if not isinstance(root, yaml.MappingNode):
-            raise CatalogError(f"{path.name}:1: expected a mapping at the top of the file")
+            raise CatalogError(f"{name}:1: expected a mapping at the top of the file")
         lines: dict[Location, int] = {(): 1}
-        data = _build(loader, root, (), lines, path.name)
+        data = _build(loader, root, (), lines, name)
     except RecursionError:
-        raise CatalogError(f"{path.name}:1: this file is nested too deeply, or an anchor holds itself") from None
+        raise CatalogError(f"{name}:1: this is nested too deeply, or an anchor holds itself") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise CatalogError(f"{path.name}:{mark.line + 1 if mark else 1}: {error.problem or error.context}") from None
+        raise CatalogError(f"{name}:{mark.line + 1 if mark else 1}: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
-        raise CatalogError(f"{path.name}:1: {error}") from None
+        raise CatalogError(f"{name}:1: {error}") from None
     finally:
         loader.dispose()
-    return Document(path.name, data, lines)
+    return Document(name, data, lines)
+
+
+def plain_document(data: Mapping[str, Any], name: str) -> Document:
+    """Return data that was never text, such as a part of a JSON body. Raises: CatalogError for too much of it."""
+    lines: dict[Location, int] = {(): 0}
+    try:
+        _walk(data, (), lines, name)
+    except RecursionError:
+        raise CatalogError(f"{name}: this is nested too deeply") from None
+    return Document(name, dict(data), lines)
+
+
+def _walk(value: Any, place: Location, lines: dict[Location, int], name: str) -> None:
+    _check_depth(place, name)
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        _count(lines, f"{name}")
+        lines[(*place, key)] = 0
+        _walk(part, (*place, key), lines, name)
+
+
+def _check_depth(place: Location, where: str) -> None:
+    if len(place) > MAX_DEPTH:
+        raise CatalogError(f"{where}: this is nested too deeply")
+
+
+def _count(lines: dict[Location, int], where: str) -> None:
+    if len(lines) > MAX_PARTS:
+        raise CatalogError(f"{where}: more than {MAX_PARTS} parts")
 
 
 def _build(loader: _Loader, node: yaml.Node, place: Location, lines: dict[Location, int], name: str) -> Any:
+    _check_depth(place, f"{name}:{node.start_mark.line + 1}")
     if isinstance(node, yaml.MappingNode):
         result: dict[Any, Any] = {}
         for key_node, value_node in node.value:
@@ -168,16 +239,25 @@ def _build(loader: _Loader, node: yaml.Node, place: Location, lines: dict[Locati
                 raise CatalogError(
                     f"{name}:{line}: the key '{key}' occurs twice (first on line {lines[(*place, key)]})"
                 )
+            _count(lines, f"{name}:{line}")
             lines[(*place, key)] = line
             result[key] = _build(loader, value_node, (*place, key), lines, name)
         return result
     if isinstance(node, yaml.SequenceNode):
         items = []
         for index, item in enumerate(node.value):
+            _count(lines, f"{name}:{item.start_mark.line + 1}")
             lines[(*place, index)] = item.start_mark.line + 1
             items.append(_build(loader, item, (*place, index), lines, name))
         return items
-    return loader.construct_object(node)
+    try:
+        return loader.construct_object(node)
+    except ValueError:  # more digits than a number may have
+        raise CatalogError(f"{name}:{node.start_mark.line + 1}: this number is too long") from None
+
+
+def _dotted(location: Location) -> str:
+    return ".".join(str(part) for part in location)
 
 
 def _mapping(value: Any) -> dict[Any, Any]:

@@ -17,7 +17,8 @@ from app.catalog.frozen import Frozen
 from app.requests import Operation
 from app.values import Credits
 
-PositiveCredits = Annotated[int, Field(ge=1)]
+MAX_UNIT_CREDITS = 1_000_000_000
+PositiveCredits = Annotated[int, Field(ge=1, le=MAX_UNIT_CREDITS)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -58,7 +58,10 @@ def find_route_id(text: str) -> int | None:
 class RouteRows:
     """The routes. Every change is one transaction with its audit row."""
 
-    def __init__(self, engine: AsyncEngine, catalog: Catalog, providers: Mapping[str, Capabilities]) -> None:
+    def __init__(
+        self, engine: AsyncEngine, catalog: Callable[[], Catalog], providers: Mapping[str, Capabilities]
+    ) -> None:
+        """``catalog`` returns the one in force."""
         self._engine = engine
         self._catalog = catalog
         self._providers = providers
@@ -176,18 +179,23 @@ class RouteRows:
         """Return, as sentences, which rows the catalogue and the providers do not bear out, and what nobody serves."""
         found = []
         served: dict[str, set[Operation]] = {}
-        rows = await retried(lambda: once(self._engine, _WITH_ACCOUNTS))
+        catalog = self._catalog()
+        rows = await retried(lambda: once(self._engine, ROUTES_WITH_ACCOUNTS))
         for row in rows:
             entry = entry_of(row)
+            if entry.model not in catalog.models and (
+                catalog.find_known(entry.model) or entry.model in catalog.problems
+            ):
+                continue  # kept for the day the model comes, or comes back
             try:
                 self._check(entry, row["provider"])
             except MediagateError as error:
                 found.append(f"{PREFIX}{row['id']} ({entry.model} -> {entry.pool}): {error.message}")
                 continue
             if entry.is_enabled and row["state"] == "active":
-                operations = self._catalog.models[entry.model].operations
+                operations = catalog.models[entry.model].operations
                 served.setdefault(entry.model, set()).update(entry.operations or operations)
-        for model in self._catalog.models.values() if rows else ():
+        for model in catalog.models.values() if rows else ():
             unserved = sorted(model.operations - served.get(model.id, set()))
             if unserved:
                 found.append(f"{model.id}: no enabled route to an active account for {listed(unserved)}.")
@@ -228,23 +236,30 @@ class RouteRows:
 
     def _check(self, entry: RouteEntry, provider: str) -> None:
         """Raises: InvalidParameter, ModelNotFound."""
-        capabilities = self._providers.get(provider)
-        if capabilities is None:
-            raise unknown("provider", provider, self._providers)
-        model = self._catalog.get_model(entry.model)
-        wanted = model.operations if entry.operations is None else entry.operations
-        strange = wanted - model.operations
-        if strange or not wanted:
-            raise InvalidParameter(
-                f"'operations' must be some of what '{entry.model}' does: {listed(sorted(model.operations))}.",
-                param="operations",
-            )
-        cannot = sorted(wanted - capabilities.operations)
-        if cannot:
-            raise InvalidParameter(
-                f"The provider '{provider}' cannot do {listed(cannot)}. Name the 'operations' of this route.",
-                param="operations",
-            )
+        catalog = self._catalog()
+        model = catalog.find_known(entry.model) or catalog.get_model(entry.model)
+        check_route(entry, model.operations, provider, self._providers)
+
+
+def check_route(
+    entry: RouteEntry, does: frozenset[Operation], provider: str, providers: Mapping[str, Capabilities]
+) -> None:
+    """Judge a route of a model that ``does`` these operations. Raises: InvalidParameter."""
+    capabilities = providers.get(provider)
+    if capabilities is None:
+        raise unknown("provider", provider, providers)
+    wanted = does if entry.operations is None else entry.operations
+    strange = wanted - does
+    if strange or not wanted:
+        raise InvalidParameter(
+            f"'operations' must be some of what '{entry.model}' does: {listed(sorted(does))}.", param="operations"
+        )
+    cannot = sorted(wanted - capabilities.operations)
+    if cannot:
+        raise InvalidParameter(
+            f"The provider '{provider}' cannot do {listed(cannot)}. Name the 'operations' of this route.",
+            param="operations",
+        )
 
 
 def entry_of(row: Mapping[str, Any]) -> RouteEntry:
@@ -299,7 +314,7 @@ _LIST = """
 SELECT * FROM routes WHERE removed_at IS NULL AND ($1::text IS NULL OR model = $1) AND ($2::bigint IS NULL OR id = $2)
  ORDER BY model, priority, upstream, upstream_model"""
 
-_WITH_ACCOUNTS = """
+ROUTES_WITH_ACCOUNTS = """
 SELECT r.*, u.provider, u.state FROM routes r JOIN upstreams u ON u.name = r.upstream
  WHERE r.removed_at IS NULL ORDER BY r.model, r.priority, r.id"""
 

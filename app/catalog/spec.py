@@ -59,7 +59,8 @@ class ModelSpec(Frozen):
     rules: tuple[Rule, ...] = ()
     sizes: Sizes
     price: Price
-    routes: tuple[Route, ...] = Field(min_length=1)
+    routes: tuple[Route, ...] = ()
+    """Of a file's entry: its first routes. A version has none, as routes are rows that live on their own."""
 
 
 class ModelsFile(Frozen):

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 
+REASON_HELP = "Kept in the audit."
+
+
 @click.group()
 def accounts() -> None:
-    """Create, list, suspend and limit accounts. EMAIL may also be an account's id, as in acct_12."""
+    """Create, invite, find, change, suspend and close accounts. EMAIL may also be an account's id, as in acct_12."""
 
 
 @accounts.command()
@@ -53,15 +56,31 @@ def create(email: str, amount: int, admin: bool, name: str | None, as_json: bool
     )
 
 
-@accounts.command("list")
+@accounts.command()
+@click.argument("email")
 @json_option
-def list_accounts(as_json: bool) -> None:
-    """List all accounts."""
+def invite(email: str, as_json: bool) -> None:
+    """Print a link for the first password of an account: it works once, within 7 days."""
+    from app.cli.admin import make_link, say
+
+    async def work(settings: Settings, engine: AsyncEngine) -> dict[str, Any]:
+        return await make_link(settings, engine, email, "invite")
+
+    say(with_database(work), as_json)
+
+
+@accounts.command("list")
+@click.option("--search", "q", help="Part of the e-mail or the name.")
+@json_option
+def list_accounts(q: str | None, as_json: bool) -> None:
+    """List all accounts, oldest first; or the newest 1000 of those that are searched for."""
 
     async def work(_: Settings, engine: AsyncEngine) -> list[dict[str, Any]]:
-        from app.accounts.users import Accounts
+        from app.accounts.users import Accounts, AccountSearch
 
-        return [_shown(account) for account in await Accounts(engine).list()]
+        accounts = Accounts(engine)
+        found = await accounts.list() if q is None else (await accounts.search(AccountSearch(q=q, limit=1000)))[0]
+        return [_shown(account) for account in found]
 
     rows = with_database(work)
     emit(rows, as_json=as_json, text=table(rows, empty="No accounts yet. Make one: mediagate accounts create EMAIL"))
@@ -69,18 +88,39 @@ def list_accounts(as_json: bool) -> None:
 
 @accounts.command()
 @click.argument("email")
+@click.option("--name", help="As it is without this option.")
+@click.option("--admin/--no-admin", default=None, help="Whether its keys may have the scope admin:*.")
 @json_option
-def suspend(email: str, as_json: bool) -> None:
-    """Refuse every new task of an account; its running tasks end, and it may still read."""
-    _say(_changed(email, "suspend"), as_json)
+def update(email: str, name: str | None, admin: bool | None, as_json: bool) -> None:
+    """Change an account's name, or make it an administrator's."""
+    _say(_changed(email, "update", name=name, is_admin=admin), as_json)
 
 
 @accounts.command()
 @click.argument("email")
+@click.option("--reason", help=REASON_HELP)
 @json_option
-def resume(email: str, as_json: bool) -> None:
+def suspend(email: str, reason: str | None, as_json: bool) -> None:
+    """Refuse every new task of an account; its running tasks end, and it may still read."""
+    _say(_changed(email, "suspend", reason=reason), as_json)
+
+
+@accounts.command()
+@click.argument("email")
+@click.option("--reason", help=REASON_HELP)
+@json_option
+def resume(email: str, reason: str | None, as_json: bool) -> None:
     """Undo a suspension."""
-    _say(_changed(email, "resume"), as_json)
+    _say(_changed(email, "resume", reason=reason), as_json)
+
+
+@accounts.command()
+@click.argument("email")
+@click.option("--reason", required=True, help=REASON_HELP)
+@json_option
+def close(email: str, reason: str, as_json: bool) -> None:
+    """Close an account for good: its keys and sessions end. Its credits and its ledger stay in the books."""
+    _say(_changed(email, "close", reason=reason), as_json)
 
 
 @accounts.command()
@@ -92,7 +132,7 @@ def limits(email: str, max_in_flight: int, as_json: bool) -> None:
     _say(_changed(email, "set_limits", max_in_flight=max_in_flight), as_json)
 
 
-def _changed(email: str, method: str, **values: int) -> dict[str, Any]:
+def _changed(email: str, method: str, **values: Any) -> dict[str, Any]:
     async def work(_: Settings, engine: AsyncEngine) -> dict[str, Any]:
         from app.accounts.users import Accounts
 

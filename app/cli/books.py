@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from app.catalog.book import Book
+    from app.catalog.catalogs import Catalogs
     from app.catalog.load import Catalog
     from app.catalog.routes import RouteInfo, RouteRows
     from app.catalog.upstreams import UpstreamInfo
+    from app.catalog.versions import ModelVersions
     from app.journal import Actor
     from app.settings import Settings
     from app.upstreams.protocols import Capabilities
@@ -46,9 +48,34 @@ def with_routes(work: Callable[[RouteRows], Awaitable[T]]) -> T:
     async def session(settings: Settings, engine: AsyncEngine) -> T:
         from app.catalog.routes import RouteRows
 
-        return await work(RouteRows(engine, *_catalog(settings)))
+        catalogs, providers = await open_catalogs(settings, engine)
+        return await work(RouteRows(engine, catalogs.current, providers))
 
     return with_database(session)
+
+
+def with_models(work: Callable[[ModelVersions], Awaitable[T]]) -> T:
+    """Run ``work`` with the models, their versions and prices, and return what it returns."""
+
+    async def session(settings: Settings, engine: AsyncEngine) -> T:
+        from app.catalog.versions import ModelVersions
+
+        catalogs, providers = await open_catalogs(settings, engine)
+        return await work(ModelVersions(engine, catalogs, providers))
+
+    return with_database(session)
+
+
+async def open_catalogs(settings: Settings, engine: AsyncEngine) -> tuple[Catalogs, dict[str, Capabilities]]:
+    """Return what is in force, and the providers. Raises: CatalogError."""
+    from app.catalog.catalogs import Catalogs
+    from app.catalog.load import read_files
+    from app.upstreams.registry import discover
+
+    providers = {name: provider.capabilities for name, provider in discover().items()}
+    catalogs = Catalogs(read_files(settings.config_dir, providers=providers), engine)
+    await catalogs.refresh()
+    return catalogs, providers
 
 
 def _catalog(settings: Settings) -> tuple[Catalog, dict[str, Capabilities]]:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import secrets
 import sys
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from app.cli.books import by_whom
 from app.cli.output import emit, json_option
-from app.cli.session import NEGATIVE, Refused, actor, with_database
-from app.errors import InsufficientCredits
-from app.values import MAX_CREDITS
+from app.cli.session import NEGATIVE, with_database
+from app.values import MAX_CREDITS, utcnow
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from app.credits.audit import Finding
-    from app.credits.ledger import Balance
+    from app.credits.lines import Balance, Kind
     from app.settings import Settings
 
 SHOWN_VIOLATIONS = 20
@@ -26,7 +26,7 @@ NEGATIVE_AMOUNTS = {"ignore_unknown_options": True}  # else -5 would be read as 
 
 @click.group()
 def credits() -> None:
-    """Top up, adjust and show credits. EMAIL may also be an account's id, as in acct_12."""
+    """Top up, grant, adjust and show credits. EMAIL may also be an account's id, as in acct_12."""
 
 
 @credits.command("top-up", context_settings=NEGATIVE_AMOUNTS)
@@ -36,18 +36,22 @@ def credits() -> None:
 @json_option
 def top_up(email: str, amount: int, ref: str | None, as_json: bool) -> None:
     """Add bought credits."""
+    _post(email, "topup", amount, ref=ref, as_json=as_json)
 
-    async def work(_: Settings, engine: AsyncEngine) -> Balance:
-        from app.accounts.users import Accounts
-        from app.credits.ledger import Ledger
-        from app.values import Credits
 
-        account = await Accounts(engine).get(email)
-        ledger = Ledger(engine)
-        await ledger.top_up(account.id, Credits(amount), ref=ref or _reference(), actor=actor())
-        return await ledger.balance(account.id)
-
-    _say(with_database(work), as_json)
+@credits.command(context_settings=NEGATIVE_AMOUNTS)
+@click.argument("email")
+@click.argument("amount", type=click.IntRange(1, MAX_CREDITS))
+@click.option("--ref", help="Your reference: the same one adds credits once.")
+@click.option("--reason", help="Kept in the ledger, where the customer reads it.")
+@click.option("--expires-in-days", type=click.IntRange(min=1, max=36_500), help="Never without this option.")
+@json_option
+def grant(
+    email: str, amount: int, ref: str | None, reason: str | None, expires_in_days: int | None, as_json: bool
+) -> None:
+    """Give credits away; what is left of them at their expiry is taken back."""
+    expires_at = None if expires_in_days is None else utcnow() + timedelta(days=expires_in_days)
+    _post(email, "grant", amount, ref=ref, reason=reason, expires_at=expires_at, as_json=as_json)
 
 
 @credits.command(context_settings=NEGATIVE_AMOUNTS)
@@ -61,21 +65,28 @@ def adjust(email: str, amount: int, reason: str, as_json: bool) -> None:
         raise click.BadParameter("must not be 0", param_hint="AMOUNT")
     if not reason.strip():
         raise click.BadParameter("must not be empty", param_hint="--reason")
+    _post(email, "adjust", amount, reason=reason, as_json=as_json)
 
+
+def _post(
+    email: str,
+    kind: Kind,
+    amount: int,
+    *,
+    as_json: bool,
+    ref: str | None = None,
+    reason: str | None = None,
+    expires_at: datetime | None = None,
+) -> None:
     async def work(_: Settings, engine: AsyncEngine) -> Balance:
         from app.accounts.users import Accounts
         from app.credits.ledger import Ledger
-        from app.values import Credits
 
         account = await Accounts(engine).get(email)
         ledger = Ledger(engine)
-        try:
-            await ledger.adjust(account.id, Credits(amount), ref=_reference(), actor=actor(), note=reason.strip())
-        except InsufficientCredits as error:
-            spendable = (await ledger.balance(account.id)).credits
-            raise Refused(
-                f"The account has {spendable} spendable credits; it cannot be lowered by {-amount}."
-            ) from error
+        await ledger.post(
+            account.id, kind, amount, reference=ref, reason=reason, expires_at=expires_at, actor=by_whom()
+        )
         return await ledger.balance(account.id)
 
     _say(with_database(work), as_json)
@@ -113,10 +124,6 @@ def audit(no_storage: bool, as_json: bool) -> None:
     emit([_shown(finding) for finding in findings], as_json=as_json, text="\n".join(map(_line, findings)))
     if not all(finding.is_clean for finding in findings):
         sys.exit(NEGATIVE)
-
-
-def _reference() -> str:
-    return f"cli-{secrets.token_hex(8)}"
 
 
 def _say(balance: Balance, as_json: bool) -> None:

@@ -18,7 +18,8 @@ from app.values import MAX_CREDITS, utcnow
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from app.accounts.keys import KeyInfo, Keys, MintedKey
+    from app.accounts.key_info import KeyInfo
+    from app.accounts.keys import Keys, MintedKey
     from app.settings import Settings
 
 PERIODS = click.Choice(["total", "day", "month"])
@@ -67,7 +68,7 @@ def create(
     async def work(settings: Settings, engine: AsyncEngine) -> MintedKey:
         from app.accounts.users import Accounts
 
-        _check_models(settings, models)
+        await _check_models(settings, engine, models)
         account = await Accounts(engine).get(email)
         async with _open_keys(settings, engine) as keys:
             return await keys.mint(
@@ -109,15 +110,16 @@ def list_keys(email: str | None, as_json: bool) -> None:
 
 @keys.command()
 @click.argument("key")
+@click.option("--reason", help="Kept in the audit.")
 @json_option
-def revoke(key: str, as_json: bool) -> None:
+def revoke(key: str, reason: str | None, as_json: bool) -> None:
     """Stop a key for good. It spends nothing from now on."""
 
     async def work(settings: Settings, engine: AsyncEngine) -> KeyInfo:
-        from app.accounts.keys import parse_key_id
+        from app.accounts.key_info import parse_key_id
 
         async with _open_keys(settings, engine) as keys:
-            return await keys.revoke(parse_key_id(key), actor=by_whom())
+            return await keys.revoke(parse_key_id(key), reason=reason, actor=by_whom())
 
     revoked = with_database(work)
     emit(_shown(revoked), as_json=as_json, text=f"{revoked.public_id} of {revoked.email} is revoked.")
@@ -137,7 +139,7 @@ def rotate(key: str, overlap_hours: int, as_json: bool) -> None:
     """Make a successor with the same rights, and print its secret; the old key ends after the overlap."""
 
     async def work(settings: Settings, engine: AsyncEngine) -> MintedKey:
-        from app.accounts.keys import parse_key_id
+        from app.accounts.key_info import parse_key_id
 
         async with _open_keys(settings, engine) as keys:
             return await keys.rotate(parse_key_id(key), timedelta(hours=overlap_hours), actor=by_whom())
@@ -160,7 +162,7 @@ def limits(
     """Set the limits of a key anew, all of them."""
 
     async def work(settings: Settings, engine: AsyncEngine) -> KeyInfo:
-        from app.accounts.keys import parse_key_id
+        from app.accounts.key_info import parse_key_id
 
         async with _open_keys(settings, engine) as keys:
             return await keys.set_limits(
@@ -196,14 +198,12 @@ async def _open_keys(settings: Settings, engine: AsyncEngine) -> AsyncIterator[K
         await redis.aclose(close_connection_pool=True)
 
 
-def _check_models(settings: Settings, models: list[str]) -> None:
+async def _check_models(settings: Settings, engine: AsyncEngine, models: list[str]) -> None:
     """Refuse names the catalogue does not have: a key for a model that does not exist is a typing error."""
     if models:
-        from app.cli.tasks import open_catalog
+        from app.cli.models import check_known
 
-        catalog = open_catalog(settings)
-        for model in models:
-            catalog.get_model(model)
+        await check_known(settings, engine, models)
 
 
 def _say_minted(minted: MintedKey, as_json: bool) -> None:

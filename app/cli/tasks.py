@@ -1,4 +1,4 @@
-"""``mediagate tasks`` and ``mediagate models``: what runs, what became of it, and what could run."""
+"""``mediagate tasks``: what runs, and what became of it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import click
 
 from app.cli.books import by_whom
 from app.cli.output import emit, json_option, readable, table
-from app.cli.session import NEGATIVE, Refused, explain, with_database, with_services
+from app.cli.session import NEGATIVE, Refused, with_database, with_services
 from app.errors import TaskNotFound
-from app.settings import load_settings
 from app.values import MAX_CREDITS, find_task_id
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from app.catalog.load import Catalog
     from app.generation.repairs import End, Refund
     from app.generation.timeline import Timeline
     from app.settings import Settings
@@ -77,7 +75,7 @@ def list_tasks(
     after_id = None if after is None else _task_id(after)
 
     async def work(_: Settings, engine: AsyncEngine) -> list[dict[str, Any]]:
-        from app.accounts.keys import parse_key_id
+        from app.accounts.key_info import parse_key_id
         from app.accounts.users import Accounts
         from app.requests import Operation
         from app.tasks.queries import PUBLIC_STATUS, TaskQueries, TaskSearch
@@ -198,65 +196,6 @@ def _known(work: Callable[[], T], task_id: str) -> T:
         return work()
     except TaskNotFound:
         raise Refused(f"no task '{task_id}'") from None
-
-
-@click.group()
-def models() -> None:
-    """The models this gateway offers."""
-
-
-@models.command()
-@json_option
-def check(as_json: bool) -> None:
-    """Check config/models.yaml, as the start of the API does, and the routes in the database where there is one.
-
-    Exit code 1 when a route in use does not fit, or a model has none.
-    """
-    settings = load_settings()
-    catalog = open_catalog(settings)
-    rows = [
-        {
-            "id": model.id,
-            "type": model.type,
-            "operations": sorted(operation.value for operation in model.operations),
-            "routes": [f"{route.upstream}/{route.model}" for route in model.routes],
-        }
-        for model in catalog.models.values()
-    ]
-    problems, unchecked = _routes_in_use(settings)
-    text = table(rows, empty="No models.") + f"\n{len(rows)} models in {settings.config_dir} are in order."
-    if problems:
-        text += "\nThe routes in use are not:\n" + "\n".join(f"  {problem}" for problem in problems)
-    if unchecked:
-        text += f"\nThe routes in use were not checked: {unchecked}"
-    value = {"version": catalog.version, "models": rows, "problems": problems, "unchecked": unchecked}
-    emit(value, as_json=as_json, text=text)
-    if problems:
-        sys.exit(NEGATIVE)
-
-
-def _routes_in_use(settings: Settings) -> tuple[list[str], str | None]:
-    """Return what is wrong with the database's routes; and why they could not be checked, if so."""
-    from app.cli.books import with_routes
-
-    if settings.database_url is None:
-        return [], "no database is set"
-    try:
-        return list(with_routes(lambda routes: routes.problems())), None
-    except Exception as error:
-        sentence = explain(error)
-        if sentence is None:
-            raise
-        return [], sentence
-
-
-def open_catalog(settings: Settings) -> Catalog:
-    """Load the catalogue. Raises: CatalogError, naming file and line."""
-    from app.catalog.load import load_catalog
-    from app.upstreams.registry import discover
-
-    providers = {name: provider.capabilities for name, provider in discover().items()}
-    return load_catalog(settings.config_dir, providers=providers)
 
 
 def _task_id(public_id: str) -> UUID:

@@ -15,18 +15,23 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import click
 from pydantic import SecretStr
 
-from app.cli.seed import DEMO_CREDITS, Credentials, seed
+from app.cli.seed import ACTOR, ADMIN_EMAIL, DEMO_CREDITS, Credentials, seed
 from app.cli.session import Refused
 from app.embedded.folder import FolderInUse, locked
 from app.embedded.postgres import EmbeddedPostgres
 from app.embedded.process import ServerFailed
 from app.embedded.supervisor import LogStream, Program, Supervisor, console_script
 from app.embedded.valkey import EmbeddedValkey
+from app.errors import AccountNotFound
 from app.settings import Settings, credentials_file, instance_file, load_settings, plain_settings, write_private
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 READY_TIMEOUT_S = 60
 WORKER_STOP_S = 30.0  # at least: what is polled and delivered
@@ -78,14 +83,14 @@ def _run(settings: Settings, started_at: float) -> None:
         settings = _with_servers(settings, supervisor, stream)
         if supervisor.must_stop:
             return
-        credentials = asyncio.run(_prepare(settings))
+        credentials, link = asyncio.run(_prepare(settings))
         with _instance_noted(settings):
             for program in _programs(settings, stream):
                 if not supervisor.must_stop:
                     supervisor.start(program)
             if supervisor.wait_until(lambda: is_ready(settings), timeout_s=READY_TIMEOUT_S):
                 say(f"Ready after {monotonic() - started_at:.1f} s.")
-                stream.write(_welcome(settings, credentials))
+                stream.write(_welcome(settings, credentials, link))
             supervisor.watch(until=lambda: stream.is_broken)
     say("Stopped.")
     if stream.is_broken:  # else Python complains about the lines it could not write
@@ -123,8 +128,8 @@ def _with_servers(settings: Settings, supervisor: Supervisor, stream: LogStream)
     return settings.model_copy(update=found)
 
 
-async def _prepare(settings: Settings) -> Credentials:
-    """Migrate, then make the first accounts and keys."""
+async def _prepare(settings: Settings) -> tuple[Credentials, str | None]:
+    """Migrate, then make the first accounts and keys. Returns the first administrator's sign-in link with them."""
     from app.accounts.keys import Keys
     from app.db import make_engine
     from app.migrate import migrate
@@ -136,7 +141,8 @@ async def _prepare(settings: Settings) -> Credentials:
     engine = make_engine(url, pool_size=2)
     try:
         keys = Keys(engine, settings.key_pepper)
-        return await seed(engine, keys, data=settings.data, base_url=settings.base_url)
+        credentials = await seed(engine, keys, data=settings.data, base_url=settings.base_url)
+        return credentials, await first_link(settings, engine)
     finally:
         await engine.dispose()
 
@@ -201,7 +207,24 @@ def is_ready(settings: Settings) -> bool:
     return True
 
 
-def _welcome(settings: Settings, credentials: Credentials) -> str:
+async def first_link(settings: Settings, engine: AsyncEngine) -> str | None:
+    """Make the link for the administrator's password, at every start until somebody can sign in with one."""
+    from app.accounts.invitations import Invitations, join_url
+    from app.accounts.logins import Logins
+    from app.accounts.passwords import Passwords
+
+    passwords = Passwords()
+    if await Logins(engine, passwords).has_any_password():
+        return None
+    try:
+        invitations = Invitations(engine, passwords, secret=settings.link_secret)
+        token = await invitations.invite(ADMIN_EMAIL, purpose="first_admin", actor=ACTOR)
+    except AccountNotFound:  # its owner closed it
+        return None
+    return join_url(settings.base_url, token)
+
+
+def _welcome(settings: Settings, credentials: Credentials, link: str | None) -> str:
     """What a person needs now: the address, the key, and a line to paste."""
     kept = credentials_file(settings.data)
     if credentials.are_new:
@@ -215,6 +238,13 @@ def _welcome(settings: Settings, credentials: Credentials) -> str:
         reader = f'import json; print(json.load(open({json.dumps(str(kept))}))["demo_key"])'
         key = f"$(python3 -c {shlex.quote(reader)})"
         lines = [f"  Keys         kept in {kept}"]
+    if link is None:
+        lines.insert(0, f"  Console      {settings.base_url}/console")
+    else:
+        lines[:0] = [
+            f"  Console      {link}",
+            f"               (sets the password of {ADMIN_EMAIL}: once, within an hour)",
+        ]
     return "\n".join(
         [
             "",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from app.catalog.upstreams import UpstreamInfo
     from app.settings import Settings
 
-CONNECT_S = 5.0
 BRIEF = ("name", "provider", "state", "concurrency", "has_secret", "version", "open_tasks")
 
 secret_env_option = click.option("--secret-env", metavar="VAR", help="Take the secret from this environment variable.")
@@ -171,10 +169,13 @@ def delete(name: str, as_json: bool) -> None:
 @json_option
 def test(name: str, as_json: bool) -> None:
     """Check an account without any paid call: secret, routes, and whether its host answers. Exit code 1 if not."""
-    checks = with_book(lambda book: _checks(book, name))
-    lines = [f"{'ok' if check['ok'] else 'FAIL':<5}{check['name']:<9}{check['found']}" for check in checks]
-    emit(checks, as_json=as_json, text="\n".join(lines))
-    if not all(check["ok"] for check in checks):
+    from app.catalog.inspection import inspect
+
+    checks = with_book(lambda book: inspect(book, name))
+    lines = [f"{'ok' if check.is_good else 'FAIL':<5}{check.name:<9}{check.found}" for check in checks]
+    shown = [{"name": check.name, "ok": check.is_good, "found": check.found} for check in checks]
+    emit(shown, as_json=as_json, text="\n".join(lines))
+    if not all(check.is_good for check in checks):
         sys.exit(NEGATIVE)
 
 
@@ -205,44 +206,6 @@ async def _reseal_webhooks(settings: Settings, engine: AsyncEngine, drop_unreada
 
     assert settings.secrets_key is not None  # noqa: S101 - the book asked for it before
     return await Secrets(engine, SecretBox(settings.secrets_key)).reencrypt(drop_unreadable=drop_unreadable)
-
-
-async def _checks(book: Book, name: str) -> list[dict[str, Any]]:
-    from app.errors import SecretDamaged, WrongSecretsKey
-
-    upstream = await book.upstreams.get(name)
-    found = [_check("state", upstream.state == "active", upstream.state)]
-    try:
-        await book.snapshot()
-        found.append(_check("secret", True, "opens" if upstream.has_secret else "none is set"))
-    except (WrongSecretsKey, SecretDamaged) as error:
-        found.append(_check("secret", False, error.message))
-    routes = [route for route in await book.routes.list() if route.entry.upstream == name]
-    problems = [problem for problem in await book.routes.problems() if f"-> {name}/" in problem]
-    found.append(_check("routes", bool(routes) and not problems, "; ".join(problems) or f"{len(routes)}"))
-    if upstream.base_url is not None:
-        found.append(await _reach(upstream.base_url))
-    return found
-
-
-async def _reach(url: str) -> dict[str, Any]:
-    """Open a connection, with TLS where the address says so; nothing is sent."""
-    from urllib.parse import urlsplit
-
-    parsed = urlsplit(url)
-    has_tls = parsed.scheme == "https"
-    port = parsed.port or (443 if has_tls else 80)
-    try:
-        async with asyncio.timeout(CONNECT_S):
-            _, writer = await asyncio.open_connection(parsed.hostname, port, ssl=has_tls)
-        writer.close()
-    except (OSError, TimeoutError) as error:
-        return _check("host", False, f"{parsed.hostname}:{port} does not answer ({type(error).__name__})")
-    return _check("host", True, f"{parsed.hostname}:{port} answers")
-
-
-def _check(name: str, is_good: bool, found: str) -> dict[str, Any]:
-    return {"name": name, "ok": is_good, "found": found}
 
 
 def _secret(variable: str | None, from_stdin: bool) -> SecretStr | None:

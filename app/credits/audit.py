@@ -57,6 +57,13 @@ class Audit:
             findings.append(await self._storage(rows, stored))
         return findings
 
+    async def check_storage(self, stored: Iterable[StoredObject]) -> Finding:
+        """Compare the storage's objects with the files' rows, I10 alone. ``stored`` is read in a thread, after them."""
+        async with self._engine.connect() as connection:
+            rows = list((await connection.exec_driver_sql(_FILES)).mappings())
+            await connection.rollback()
+        return await self._storage(rows, stored)
+
     async def _storage(self, rows: list[Any], stored: Iterable[StoredObject]) -> Finding:
         now = time.time()
         by_key = {row["storage_key"]: row for row in rows}

@@ -6,9 +6,9 @@ Leases, claims and attempts are ``app.tasks.lifecycle``'s; what the customer rea
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -16,36 +16,32 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import db
+from app.credits.lines import (
+    Balance,
+    Kind,
+    Posting,
+    Preview,
+    check_amount,
+    checked_posting,
+    checked_reference,
+    whole,
+    write_line,
+)
+from app.credits.refusals import money_errors
 from app.errors import (
     AccountNotFound,
-    AccountSuspended,
     BalanceTooHigh,
+    BelowHeld,
     DatabaseUnavailable,
-    IdempotencyKeyReused,
     InsufficientCredits,
-    InvalidApiKey,
-    InvalidRequest,
-    KeyBudgetExhausted,
-    TooManyTasks,
+    MediagateError,
 )
 from app.failpoints import failpoint
-from app.journal import Actor, note
-from app.values import MAX_CREDITS, Credits
+from app.journal import Actor
+from app.values import MAX_CREDITS, Credits, new_id
 
 NOTHING = Credits(0)
-
-
-class ReferenceConflict(InvalidRequest):
-    """The reference was used before, for another amount or account; or a refund is above its capture."""
-
-    reason = "invalid_parameter"
-
-
-@dataclass(frozen=True, slots=True)
-class Balance:
-    credits: Credits
-    """Spendable now."""
-    held: Credits
+EXPIRE_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +65,7 @@ class Promise:
 
     def arguments(self) -> tuple[Any, ...]:
         return (
-            self.task_id, self.key_id, self.kind, self.model, self.pool, _whole(self.hold), self.wait_s,
+            self.task_id, self.key_id, self.kind, self.model, self.pool, whole(self.hold), self.wait_s,
             json.dumps(self.request), json.dumps(list(self.inputs)), self.idempotency_key, self.fingerprint,
         )  # fmt: skip
 
@@ -159,7 +155,7 @@ class Ledger:
 
         Returns False when the lease is gone or the task was settled: the caller removes its files.
         """
-        arguments = (task_id, token, _whole(charge), json.dumps(list(files)), json.dumps(result))
+        arguments = (task_id, token, whole(charge), json.dumps(list(files)), json.dumps(result))
         return await self._settled("SELECT mg_finish($1, $2, $3, $4::text::jsonb, $5::text::jsonb) AS ok", arguments)
 
     async def fail(
@@ -183,7 +179,7 @@ class Ledger:
     async def cancel(self, task_id: UUID, token: int | None, *, charge: Credits = NOTHING) -> bool:
         """Settle as cancelled. Returns False when the lease moved on, or somebody else settled it."""
         return await self._settled(
-            "SELECT mg_settle($1, $2, 'cancelled', $3, 'task_cancelled') AS ok", (task_id, token, _whole(charge))
+            "SELECT mg_settle($1, $2, 'cancelled', $3, 'task_cancelled') AS ok", (task_id, token, whole(charge))
         )
 
     async def _settled(self, sql: str, arguments: tuple[Any, ...]) -> bool:
@@ -210,8 +206,7 @@ class Ledger:
 
         Raises: ReferenceConflict, BalanceTooHigh.
         """
-        contra = "topup" if kind == "topup" else "promo"
-        return await self._post(account_id, kind, contra, amount, ref, actor, note)
+        return int((await self._write(account_id, kind, amount, ref, actor, note))["id"])
 
     async def adjust(
         self, account_id: int, amount: Credits, *, ref: str, actor: Actor | str, note: str | None = None
@@ -220,30 +215,76 @@ class Ledger:
 
         Raises: InsufficientCredits, BalanceTooHigh.
         """
-        return await self._post(account_id, "adjust", "adjust", amount, ref, actor, note)
+        return int((await self._write(account_id, "adjust", amount, ref, actor, note))["id"])
 
-    async def _post(
-        self, account_id: int, kind: str, contra: str, amount: int, ref: str, actor: Actor | str, text: str | None
-    ) -> int:
-        """Write the line and the audit's row together; a repeated reference writes neither again."""
-        by = Actor(actor) if isinstance(actor, str) else actor
+    async def post(
+        self,
+        account_id: int,
+        kind: Kind,
+        amount: int,
+        *,
+        actor: Actor,
+        reference: str | None = None,
+        reason: str | None = None,
+        expires_at: datetime | None = None,
+    ) -> Posting:
+        """Write a line by hand, with its audit row. The same reference of a kind adds once, whoever repeats it.
 
-        async def work() -> int:
+        ``topup``: bought, ``grant``: given, ``adjust``: a correction either way, which needs a reason; the customer
+        reads it in the ledger. ``expires_at``: what is left of it then is taken away. Raises: AccountNotFound,
+        InvalidParameter, ReferenceConflict, BelowHeld, BalanceTooHigh.
+        """
+        text = checked_posting(kind, amount, reason, expires_at)
+        reference = f"by-hand:{new_id().hex}" if reference is None else checked_reference(reference)
+        before = await self.balance(account_id)
+        try:
+            row = await self._write(account_id, kind, amount, reference, actor, text, expires_at)
+        except InsufficientCredits as error:
+            raise BelowHeld(spendable=before.credits, amount=amount) from error
+        return Posting(
+            entry_id=row["id"],
+            seq=row["seq"],
+            kind=kind,
+            amount=row["amount"],
+            balance=row["balance"],
+            reference=reference,
+            is_new=row["is_new"],
+        )
+
+    async def preview(self, account_id: int, amount: int) -> Preview:
+        """Return what adding ``amount``, either way, would do now. Raises: AccountNotFound, InvalidParameter."""
+        check_amount(amount)
+        before = await self.balance(account_id)
+        after = Balance(Credits(before.credits + amount), before.held)
+        problem: MediagateError | None = None
+        if after.credits < 0:
+            problem = BelowHeld(spendable=before.credits, amount=amount)
+        elif after.credits + after.held > MAX_CREDITS:
+            problem = BalanceTooHigh()
+        return Preview(Credits(amount), before, after, problem)
+
+    async def expire_due(self) -> int:
+        """Take away the credits whose time is over, but for what running tasks hold. Returns how many."""
+        rows = await db.once(self._engine, "SELECT mg_expire_due($1) AS credits", (EXPIRE_AT_ONCE,))
+        return int(rows[0]["credits"])
+
+    async def _write(
+        self,
+        account_id: int,
+        kind: Kind,
+        amount: int,
+        ref: str,
+        by: Actor | str,
+        text: str | None,
+        expires_at: datetime | None = None,
+    ) -> Any:
+        actor = Actor(by) if isinstance(by, str) else by
+
+        async def work() -> Any:
             async with db.transaction(self._engine) as connection:
-                made = await connection.exec_driver_sql(
-                    "SELECT mg_post($1, $2, $3, $4, $5, $6, p_note => $7) AS id",
-                    (account_id, kind, contra, _whole(amount), ref, by.name, text),
+                return await write_line(
+                    connection, account_id, kind, amount, ref=ref, by=actor, text=text, expires_at=expires_at
                 )
-                line = await connection.exec_driver_sql(
-                    "SELECT id, amount, balance, created_at = now() AS is_new FROM ledger WHERE id = $1",
-                    (made.scalar_one(),),
-                )
-                row = line.mappings().one()
-                if row["is_new"]:
-                    after = {"balance": row["balance"], "amount": row["amount"], "reference": ref, "note": text}
-                    before = {"balance": row["balance"] - row["amount"]}
-                    await note(connection, by, f"credits.{kind}", f"account:{account_id}", before=before, after=after)
-                return int(row["id"])
 
         with money_errors(needed=Credits(abs(amount))):
             return await db.retried(work)
@@ -255,39 +296,3 @@ class Ledger:
         if not rows:
             raise AccountNotFound(f"acct_{account_id}")
         return Balance(Credits(rows[0]["credits"]), Credits(rows[0]["held"]))
-
-
-@contextmanager
-def money_errors(*, needed: Credits) -> Iterator[None]:
-    """Turn the money functions' error codes into the errors a client may see."""
-    try:
-        yield
-    except DBAPIError as error:
-        match db.sqlstate_of(error):
-            case "MG400":
-                raise IdempotencyKeyReused from error
-            case "MG401":
-                raise InvalidApiKey from error
-            case "MG402":
-                raise InsufficientCredits(needed=needed) from error
-            case "MG403":
-                raise KeyBudgetExhausted from error
-            case "MG409":
-                raise ReferenceConflict(
-                    "This reference was used before with another amount or account, or a refund is above its capture.",
-                    param="ref",
-                ) from error
-            case "MG411":
-                raise AccountSuspended from error
-            case "MG429":
-                raise TooManyTasks from error
-            case "23514" if "accounts_posted_max" in str(error.orig):
-                raise BalanceTooHigh from error
-        raise
-
-
-def _whole(amount: int) -> int:
-    """Refuse what would be truncated or overflow silently on its way to the database."""
-    if type(amount) is not int or abs(amount) > MAX_CREDITS:
-        raise TypeError(f"credits are whole numbers up to {MAX_CREDITS}, not {amount!r}")
-    return amount

@@ -11,13 +11,15 @@ from typing import Any, Literal
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.db import once, retried
+from app.db import read
 from app.errors import InvalidParameter
 from app.values import Credits, task_public_id
 
 MAX_PAGE = 1000
 
 By = Literal["day", "model", "key"]
+Split = Literal["model", "key"]
+KINDS = ("topup", "grant", "capture", "refund", "expire", "adjust")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,21 @@ class Entry:
     reference: str | None
     note: str | None
     created_at: datetime
+    actor: str = "system"
+    """Who wrote it. For operators: a customer does not learn their names."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSearch:
+    """What somebody looks for in one account's ledger. None means any."""
+
+    account_id: int
+    kinds: Sequence[str] | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    after: int | None = None
+    """The ``seq`` of the last line of the page before."""
+    limit: int = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +74,24 @@ class UsageRow:
     """Captures less refunds; each counts at its own time."""
 
 
+@dataclass(frozen=True, slots=True)
+class UsageCell:
+    """What one model, or one key, cost on one day (of UTC)."""
+
+    day: str
+    group: str
+    tasks: int
+    credits: Credits
+
+
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """Credits that expire, as far as they are left; the earliest are spent first."""
+
+    remaining: Credits
+    expires_at: datetime
+
+
 class Statements:
     """Reads of one account's books. Every query names the account: nobody sees another's lines."""
 
@@ -70,8 +105,19 @@ class Statements:
         """
         if not 1 <= limit <= MAX_PAGE:
             raise InvalidParameter(f"'limit' must be between 1 and {MAX_PAGE}.", param="limit")
-        rows = await retried(lambda: once(self._engine, _LEDGER, (account_id, after, limit + 1)))
-        return LedgerPage([_entry(row) for row in rows[:limit]], len(rows) > limit)
+        return LedgerPage(*await self.search(LedgerSearch(account_id, limit=limit, after=after)))
+
+    async def search(self, wanted: LedgerSearch) -> tuple[list[Entry], bool]:
+        """Return one page of lines, newest first, and whether there are more. Raises: InvalidParameter."""
+        kinds = None if wanted.kinds is None else list(wanted.kinds)
+        if unknown := sorted(set(kinds or ()) - set(KINDS)):
+            raise InvalidParameter(f"There is no kind '{unknown[0][:50]}': {', '.join(KINDS)}.", param="kind")
+        rows = await read(
+            self._engine,
+            _LEDGER,
+            (wanted.account_id, wanted.after, wanted.limit + 1, kinds, wanted.since, wanted.until),
+        )
+        return [_entry(row) for row in rows[: wanted.limit]], len(rows) > wanted.limit
 
     async def usage(self, account_id: int, *, start: datetime, end: datetime, by: By = "day") -> Sequence[UsageRow]:
         """Return what was spent in [start, end), by day in order of time, by model or key the dearest first.
@@ -80,10 +126,32 @@ class Statements:
         """
         if by not in _USAGE:
             raise InvalidParameter("'by' must be one of: day, model, key.", param="by")
-        if start >= end:
-            raise InvalidParameter("'from' must lie before 'to'.", param="from")
-        rows = await retried(lambda: once(self._engine, _USAGE[by], (account_id, start, end)))
+        _check_period(start, end)
+        rows = await read(self._engine, _USAGE[by], (account_id, start, end))
         return [UsageRow(row["group"], row["tasks"], row["credits"]) for row in rows]
+
+    async def daily_usage(
+        self, account_id: int, *, start: datetime, end: datetime, split: Split = "model"
+    ) -> Sequence[UsageCell]:
+        """Return what was spent in [start, end) by day and model, or by day and key; days without any are left out.
+
+        Raises: InvalidParameter.
+        """
+        if split not in _SPLITS:
+            raise InvalidParameter("'split' must be one of: model, key.", param="split")
+        _check_period(start, end)
+        rows = await read(self._engine, _DAILY.format(group=_SPLITS[split]), (account_id, start, end))
+        return [UsageCell(row["day"], row["group"], row["tasks"], row["credits"]) for row in rows]
+
+    async def lots(self, account_id: int) -> Sequence[Lot]:
+        """Return what is left of the account's expiring credits, the next to expire first."""
+        return [Lot(row["remaining"], row["expires_at"]) for row in await read(self._engine, _LOTS, (account_id,))]
+
+
+def _check_period(start: datetime, end: datetime) -> None:
+    """Raises: InvalidParameter."""
+    if start >= end:
+        raise InvalidParameter("'from' must lie before 'to'.", param="from")
 
 
 def ledger_csv(entries: Iterable[Entry]) -> str:
@@ -109,6 +177,12 @@ def ledger_csv(entries: Iterable[Entry]) -> str:
 
 def usage_csv(rows: Iterable[UsageRow], by: By) -> str:
     return csv_text((by, "tasks", "credits"), ((row.group, row.tasks, row.credits) for row in rows))
+
+
+def daily_usage_csv(cells: Iterable[UsageCell], split: Split) -> str:
+    return csv_text(
+        ("day", split, "tasks", "credits"), ((cell.day, cell.group, cell.tasks, cell.credits) for cell in cells)
+    )
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -137,6 +211,7 @@ def _entry(row: Any) -> Entry:
         key_id=row["key_id"],
         reference=row["external_ref"],
         note=row["note"],
+        actor=row["actor"],
         created_at=row["created_at"],
     )
 
@@ -144,9 +219,14 @@ def _entry(row: Any) -> Entry:
 # A refund's line carries no key: it belongs to the key of its task.
 _LEDGER = """
 SELECT l.seq, l.kind, l.amount, l.balance, l.task_id, t.model, t.operation,
-       coalesce(l.api_key_id, t.api_key_id) AS key_id, l.external_ref, l.note, l.created_at
+       coalesce(l.api_key_id, t.api_key_id) AS key_id, l.external_ref, l.note, l.actor, l.created_at
   FROM ledger l LEFT JOIN tasks t ON t.id = l.task_id
- WHERE l.account_id = $1 AND ($2::bigint IS NULL OR l.seq < $2) ORDER BY l.seq DESC LIMIT $3"""
+ WHERE l.account_id = $1 AND ($2::bigint IS NULL OR l.seq < $2)
+   AND ($4::text[] IS NULL OR l.kind = ANY($4))
+   AND ($5::timestamptz IS NULL OR l.created_at >= $5) AND ($6::timestamptz IS NULL OR l.created_at < $6)
+ ORDER BY l.seq DESC LIMIT $3"""
+
+_LOTS = "SELECT remaining, expires_at FROM credit_lots WHERE account_id = $1 AND remaining > 0 ORDER BY expires_at, id"
 
 _USAGE: dict[str, str] = {
     "day": """
@@ -167,3 +247,11 @@ SELECT 'key_' || t.api_key_id AS group, count(*) FILTER (WHERE l.kind = 'capture
  WHERE l.account_id = $1 AND l.kind IN ('capture','refund') AND l.created_at >= $2 AND l.created_at < $3
  GROUP BY t.api_key_id ORDER BY credits DESC, t.api_key_id""",
 }
+
+_SPLITS = {"model": "t.model", "key": "'key_' || t.api_key_id"}
+_DAILY = """
+SELECT to_char(l.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS day, {group} AS group,
+       count(*) FILTER (WHERE l.kind = 'capture') AS tasks, sum(-l.amount)::bigint AS credits
+  FROM ledger l JOIN tasks t ON t.id = l.task_id
+ WHERE l.account_id = $1 AND l.kind IN ('capture','refund') AND l.created_at >= $2 AND l.created_at < $3
+ GROUP BY 1, 2 ORDER BY 1, 4 DESC, 2"""

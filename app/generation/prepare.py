@@ -6,7 +6,7 @@ The order is from cheap to dear: the fields first, then fetching, then looking i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,13 +71,14 @@ class Preparer:
         self,
         *,
         settings: Settings,
-        catalog: Catalog,
+        catalog: Callable[[], Catalog],
         registry: Registry,
         router: Router,
         admission: Admission,
         fetcher: SafeFetcher,
         checker: Checker,
     ) -> None:
+        """``catalog`` returns the one in force: a request asks once, so that what is quoted is what is held."""
         self._settings = settings
         self._catalog = catalog
         self._registry = registry
@@ -103,7 +104,7 @@ class Preparer:
         as those of a remix's source; ``upstream`` pins the route, ``source`` is its video. A quote needs no room in a
         queue. Raises: any error of the 400 family, ModelNotFound, ModelNotAllowed, ProviderUnavailable, QueueFull.
         """
-        model = self._catalog.pick(intake.fields, operation)
+        model = self._catalog().pick(intake.fields, operation)
         if not principal.may_use(model.id):
             raise ModelNotAllowed(f"This API key may not use the model '{model.id}'.", param="model")
         choice = model.choose(intake.fields, operation=operation, defaults=defaults)

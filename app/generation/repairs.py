@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import db
-from app.credits.ledger import ReferenceConflict, money_errors
+from app.credits.refusals import ReferenceConflict, money_errors
 from app.errors import (
     NOT_CHARGED,
     InvalidParameter,
@@ -23,11 +23,10 @@ from app.errors import (
 )
 from app.generation.advance import Advancer
 from app.generation.timeline import task_target
-from app.journal import Actor, note
+from app.journal import Actor, checked_reason, note
 from app.queue import ArqQueue
 from app.values import MAX_CREDITS, Credits, find_task_id, task_public_id
 
-MAX_REASON_CHARS = 500
 MAX_REFERENCE_CHARS = 200
 ENDED_BY_HAND = f"The operator of this gateway ended the task. {NOT_CHARGED}"
 
@@ -136,14 +135,6 @@ class Repairs:
                         },
                     )
         return Refund(Credits(row["amount"]), full_reference, row["entry"], row["is_new"])
-
-
-def checked_reason(text: str) -> str:
-    """Raises: InvalidParameter."""
-    text = text.strip()
-    if not 1 <= len(text) <= MAX_REASON_CHARS or not text.isprintable():
-        raise InvalidParameter(f"'reason' must be 1 to {MAX_REASON_CHARS} printable characters.", param="reason")
-    return text
 
 
 def _told_apart(credits: int | None, reference: str | None) -> str:

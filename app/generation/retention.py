@@ -18,6 +18,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import db
+from app.generation.previews import Previews
 from app.settings import Settings
 from app.storage.base import BlobStore
 from app.tasks.idempotency import Idempotency
@@ -32,8 +33,15 @@ SPOOL_AGE_S = 3600.0
 
 class Retention:
     def __init__(
-        self, *, settings: Settings, engine: AsyncEngine, storage: BlobStore, idempotency: Idempotency
+        self,
+        *,
+        settings: Settings,
+        engine: AsyncEngine,
+        storage: BlobStore,
+        idempotency: Idempotency,
+        previews: Previews,
     ) -> None:
+        self._previews = previews
         self._idempotency = idempotency
         self._settings = settings
         self._engine = engine
@@ -55,16 +63,18 @@ class Retention:
         )
         await self._idempotency.prune()
         await self.remove_orphans()
+        await self._previews.sweep()
         await asyncio.to_thread(_remove_old, self._settings.spool_dir, SPOOL_AGE_S)
 
     async def _remove(self, which: str, arguments: tuple[object, ...]) -> int:
         rows = await db.once(
             self._engine,
-            f"UPDATE files SET state = 'deleted' WHERE state <> 'deleted' AND {which} RETURNING storage_key",  # noqa: S608
+            f"UPDATE files SET state = 'deleted' WHERE state <> 'deleted' AND {which} RETURNING id, storage_key",  # noqa: S608
             arguments,
         )
         for row in rows:
             await self._storage.delete(row["storage_key"])
+            await self._previews.remove(UUID(str(row["id"])))
         return len(rows)
 
     async def remove_orphans(self) -> int:

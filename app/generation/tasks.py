@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from uuid import UUID
 
 from app.accounts.keys import Principal
@@ -81,10 +82,7 @@ class Tasks:
                 cursor = (await self._get(after, account_id=principal.account_id)).id
             except TaskNotFound:
                 raise InvalidParameter("'after' must be the id of a task in this list.", param="after") from None
-        return await self._queries.page(
-            TaskFilter(wanted.statuses, wanted.model, wanted.operations, cursor, wanted.limit, wanted.ascending),
-            account_id=principal.account_id,
-        )
+        return await self._queries.page(replace(wanted, after=cursor), account_id=principal.account_id)
 
     async def cancel(self, principal: Principal, public_id: str) -> TaskView:
         """Cancel: free while queued, best effort once an upstream has it, nothing at the end. Raises: TaskNotFound."""

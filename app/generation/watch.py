@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -28,6 +29,25 @@ REST = 20
 LOCK = 0x6D67_0001
 BOOKS = ("I1", "I2", "I3", "I4", "I5", "I6")
 """The invariants about credits: together they are the ledger's imbalance."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastAudit:
+    """What the last audit found."""
+
+    at: datetime
+    violations: Mapping[str, int]
+    """By invariant."""
+
+    @property
+    def imbalance(self) -> int:
+        """Violations of the invariants about credits."""
+        return sum(self.violations.get(name, 0) for name in BOOKS)
+
+    @property
+    def others(self) -> int:
+        """Violations of those about tasks and files."""
+        return sum(self.violations.values()) - self.imbalance
 
 
 class Watch:
@@ -98,6 +118,16 @@ class Watch:
                 (took_s, json.dumps(violations)),
             )
             return violations
+
+    async def last_audit(self) -> LastAudit | None:
+        """Return what the last audit found; None: there was none yet."""
+        rows = await db.read(self._engine, "SELECT audited_at, violations FROM watch WHERE audited_at IS NOT NULL")
+        if not rows:
+            return None
+        violations = rows[0]["violations"]
+        return LastAudit(
+            rows[0]["audited_at"], json.loads(violations) if isinstance(violations, str) else violations or {}
+        )
 
     @asynccontextmanager
     async def _only_one(self) -> AsyncIterator[bool]:

@@ -111,6 +111,11 @@ class Checker:
         made = await self._ask("thumbnail", None, VIDEO_FORMATS, path=str(video_path), out=str(out_path))
         return made["width"], made["height"]
 
+    async def preview(self, path: Path, out: Path) -> tuple[int, int]:
+        """Write an image upright as a WebP of at most 480 pixels a side; return its width and height."""
+        made = await self._ask("preview", None, IMAGE_FORMATS, path=str(path), out=str(out))
+        return made["width"], made["height"]
+
     async def transcode_image(
         self, path: Path, out: Path, format: str, *, quality: int | None = None, crop: tuple[int, int] | None = None
     ) -> ImageFacts:

@@ -30,6 +30,12 @@ def transcode(path: str, out: str, format: str, quality: int | None, crop: list[
     return pictures.transcode(Path(path), Path(out), format=format, quality=quality, crop=box)
 
 
+def preview(path: str, out: str) -> dict[str, Any]:
+    from app.media import pictures
+
+    return pictures.preview(Path(path), Path(out))
+
+
 def video(path: str) -> dict[str, Any]:
     from app.media import recordings
 
@@ -54,6 +60,7 @@ if __name__ == "__main__":
             "image": image,
             "verify": verify,
             "transcode": transcode,
+            "preview": preview,
             "video": video,
             "audio": audio,
             "thumbnail": thumbnail,

@@ -15,6 +15,10 @@ MAX_PIXELS = 50_000_000
 MAX_SIDE = 16_384
 MIMES = {"PNG": "image/png", "JPEG": "image/jpeg", "WebP": "image/webp"}
 WEBP_METHOD = 2  # measured: 4 takes twice as long for 4 % less
+PREVIEW_SIDE = 480
+PREVIEW_QUALITY = 80
+PROFILE_BYTES = 4096
+"""A larger colour profile would outweigh a small picture."""
 
 Image.MAX_IMAGE_PIXELS = None  # we count ourselves, before decoding, and say what we found
 
@@ -67,6 +71,22 @@ def transcode(
         return {"refused": str(refused)}
 
 
+def preview(path: Path, out: Path) -> dict[str, Any]:
+    """Write the image upright as a small WebP, at most 480 pixels a side; what was transparent stays so."""
+    try:
+        with _open(path) as image:
+            image.draft(image.mode, (PREVIEW_SIDE, PREVIEW_SIDE))  # a JPEG is decoded at a part of its size
+            _decode(image)
+            profile = image.info.get("icc_profile", b"") if image.mode in ("RGB", "RGBA", "P") else b""
+            small = _in_colour(image)
+            small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+            small = ImageOps.exif_transpose(small)
+    except Refused as refused:
+        return {"refused": str(refused)}
+    save(small, out, "webp", PREVIEW_QUALITY, icc_profile=profile if 0 < len(profile) <= PROFILE_BYTES else None)
+    return {"width": small.width, "height": small.height}
+
+
 def save(
     image: Image.Image, out: Path, format: str, quality: int | None = None, *, icc_profile: bytes | None = None
 ) -> None:
@@ -92,6 +112,14 @@ def flatten(image: Image.Image) -> Image.Image:
         return image.convert("RGB")
     white = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+
+
+def _in_colour(image: Image.Image) -> Image.Image:
+    """Return the image in RGB or RGBA: palettes cannot be scaled well."""
+    if image.mode.startswith("I"):  # 16 bits of grey, which a conversion would cut off instead of scaling
+        image = image.point(lambda value: value * (1 / 256)).convert("L")
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    return image if image.mode == mode else image.convert(mode)  # no copy of what may be 200 MB
 
 
 def _open(path: Path) -> Image.Image:

@@ -124,6 +124,13 @@ class TaskFilter:
     after: UUID | None = None
     limit: int = 20
     ascending: bool = False
+    key_id: int | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    text: str | None = None
+    """In the prompt, whatever the case of its letters."""
+    is_kept: bool = False
+    """Only tasks with a result that can still be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +159,8 @@ class TaskSearch:
     """Why it failed."""
     since: datetime | None = None
     until: datetime | None = None
+    only: UUID | None = None
+    """This one, if the rest is true of it."""
     after: UUID | None = None
     limit: int = 50
 
@@ -224,10 +233,16 @@ class TaskQueries:
             f"""SELECT {_COLUMNS} FROM tasks t WHERE t.deleted_at IS NULL
              AND ($1::bigint IS NULL OR t.account_id = $1) AND ($2::text[] IS NULL OR t.status = ANY($2))
              AND ($3::text IS NULL OR t.model = $3) AND ($4::text[] IS NULL OR t.operation = ANY($4))
-             AND ($5::uuid IS NULL OR t.id {compare} $5) ORDER BY t.id {direction} LIMIT $6""",  # noqa: S608 - fixed words
+             AND ($5::uuid IS NULL OR t.id {compare} $5) AND ($7::bigint IS NULL OR t.api_key_id = $7)
+             AND ($8::timestamptz IS NULL OR t.created_at >= $8) AND ($9::timestamptz IS NULL OR t.created_at < $9)
+             AND ($10::text IS NULL OR strpos(lower(t.request->>'prompt'), lower($10)) > 0)
+             AND (NOT $11::boolean OR EXISTS (SELECT 1 FROM files f WHERE f.task_id = t.id AND f.role = 'result'
+               AND f.state = 'ready' AND f.expires_at > clock_timestamp()))
+             ORDER BY t.id {direction} LIMIT $6""",  # noqa: S608 - fixed words
             (
                 account_id, states, wanted.model, [op.value for op in wanted.operations] if wanted.operations else None,
-                wanted.after, wanted.limit + 1,
+                wanted.after, wanted.limit + 1, wanted.key_id, wanted.since, wanted.until,
+                wanted.text, wanted.is_kept,
             ),
         )  # fmt: skip
         views = tuple(task_view(row) for row in rows[: wanted.limit])
@@ -250,6 +265,16 @@ class TaskQueries:
             for row in rows[: wanted.limit]
         ]
         return found, len(rows) > wanted.limit
+
+    async def ahead(self, task_id: UUID) -> int | None:
+        """Return how many wait before a queued task; None when it does not wait."""
+        rows = await db.read(
+            self._engine,
+            """SELECT (SELECT count(*) FROM tasks o WHERE o.status = 'queued' AND o.pool = t.pool AND o.rank < t.rank)
+              AS ahead FROM tasks t WHERE t.id = $1 AND t.status = 'queued'""",
+            (task_id,),
+        )
+        return rows[0]["ahead"] if rows else None
 
     async def settled_among(self, ids: Sequence[UUID]) -> set[UUID]:
         """Return which of these tasks have ended: one query for all who wait."""
@@ -303,6 +328,7 @@ def _conditions(wanted: TaskSearch) -> tuple[list[str], list[object]]:
     add("t.id >= {}", None if wanted.since is None else first_id(wanted.since - CLOCKS_APART))
     add("t.id < {}", None if wanted.until is None else first_id(wanted.until + CLOCKS_APART))
     add("t.id < {}", wanted.after)
+    add("t.id = {}", wanted.only)
     return where, arguments
 
 

@@ -15,10 +15,10 @@ import pytest
 from httpx2 import AsyncClient
 
 from app import db
-from app.credits.ledger import Balance, Credits
+from app.credits.lines import Balance
 from app.errors import DatabaseUnavailable
 from app.generation.timeline import fault_of
-from app.values import new_id, task_public_id
+from app.values import Credits, new_id, task_public_id
 from tests.factories import accept_task, finish_task, make_account, make_key, request_of
 from tests.plugins.gateway import Caller
 

@@ -36,6 +36,7 @@ ROUTES = [
     ("GET", "/v1/me"),
     ("GET", "/v1/me/ledger"),
     ("GET", "/v1/me/usage"),
+    ("POST", "/v1/me/redeem"),
     ("POST", "/v1/webhook_endpoints"),
     ("GET", "/v1/webhook_endpoints"),
     ("GET", "/v1/webhook_event_types"),

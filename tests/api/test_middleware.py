@@ -305,7 +305,7 @@ async def test_who_is_answered_early_and_sends_the_rest_may_ask_again(
 async def line_to(client: Client) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             yield reader, writer
     finally:
         writer.close()

@@ -14,7 +14,7 @@ from app.api import docs
 from app.main import create_app
 from app.migrate import head_revision
 
-OPERATIONS = 59
+OPERATIONS = 95
 
 
 async def test_health_says_ok(client):
@@ -85,7 +85,7 @@ async def test_every_route_of_the_api_documents_bodies_errors_and_the_key(client
         for operation in methods.values():
             if path in ("/healthz", "/readyz", "/metrics"):
                 continue
-            assert operation["security"] == [{"bearer": []}], path
+            assert operation["security"] == [{"bearer": []}, {"session": []}], path
             for status in ("401", "500"):
                 content = operation["responses"][status]["content"]["application/json"]
                 assert content["schema"]["$ref"].endswith("ErrorEnvelope"), (path, status)

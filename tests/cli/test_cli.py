@@ -138,6 +138,7 @@ def test_the_help_names_every_command_and_comes_at_once():
 def test_accounts_are_listed_limited_suspended_and_resumed(cli: Cli):
     email = new_email()
     created = answer_of(cli("accounts", "create", email, "--admin", "--json"))
+    answer_of(cli("accounts", "create", new_email(), "--admin", "--json"))  # the last administrator cannot be suspended
 
     limited = answer_of(cli("accounts", "limits", email, "--max-in-flight", 300, "--json"))
     suspended = answer_of(cli("accounts", "suspend", created["id"], "--json"))
@@ -149,6 +150,46 @@ def test_accounts_are_listed_limited_suspended_and_resumed(cli: Cli):
     assert resumed["state"] == "active"
     assert resumed in listed
     assert email in cli("accounts", "list").stdout
+
+
+def test_an_account_is_changed_found_and_closed_with_a_reason(cli: Cli):
+    email = new_email()
+    answer_of(cli("accounts", "create", email, "--json"))
+
+    updated = answer_of(cli("accounts", "update", email, "--name", "Ada", "--admin", "--json"))
+    [found] = answer_of(cli("accounts", "list", "--search", email.upper(), "--json"))
+    silent = cli("accounts", "close", email, "--reason", " ")
+    answer_of(cli("accounts", "create", f"a{email}", "--admin", "--json"))  # the last administrator could not go
+    closed = answer_of(cli("accounts", "close", email, "--reason", "the customer left", "--json"))
+
+    assert (updated["name"], updated["admin"], found) == ("Ada", True, updated)
+    assert (silent.exit_code, "'reason' must be" in silent.stderr) == (2, True)
+    assert closed["state"] == "closed"
+
+
+def test_codes_are_made_listed_and_revoked(cli: Cli):
+    note = f"fair {uuid4().hex}"
+    batch = answer_of(cli("codes", "create", 100, "--count", 3, "--note", note, "--sold", "--json"))
+
+    listed = answer_of(cli("codes", "list", "--search", note, "--json"))
+    one = answer_of(cli("codes", "revoke", listed[0]["id"], "--reason", "lost", "--json"))
+    rest = answer_of(cli("codes", "revoke", batch["id"], "--reason", "over", "--json"))
+    left = answer_of(cli("codes", "list", "--batch", batch["id"], "--state", "open", "--json"))
+
+    assert len(batch["codes"]) == len(listed) == 3
+    assert (listed[0]["kind"], listed[0]["amount"]) == ("topup", 100)
+    assert (one["state"], rest["revoked"], left) == ("revoked", 2, [])
+    assert not any(code in str(listed) for code in batch["codes"])
+
+
+def test_credits_are_given_for_some_time(cli: Cli):
+    email = new_email()
+    answer_of(cli("accounts", "create", email, "--json"))
+
+    options = ("--reason", "welcome", "--expires-in-days", 30, "--ref", f"w {email}", "--json")
+    given = answer_of(cli("credits", "grant", email, 30, *options))
+
+    assert given == {"credits": 30, "held": 0}
 
 
 def test_keys_are_listed_without_their_secret_and_revoked(cli: Cli):
@@ -215,9 +256,9 @@ def test_processes_that_run_are_told_of_a_key_that_changes_here(cli: Cli, redis_
 
     with Redis.from_url(redis_url) as client, client.pubsub() as channel:
         channel.subscribe(CHANGED_CHANNEL)
-        assert channel.get_message(timeout=5)["type"] == "subscribe"
+        assert channel.get_message(timeout=30)["type"] == "subscribe"
         answer_of(cli("keys", "revoke", key["id"], "--json"))
-        heard = iter(lambda: channel.get_message(timeout=5)["data"], key["id"].removeprefix("key_").encode())
+        heard = iter(lambda: channel.get_message(timeout=30)["data"], key["id"].removeprefix("key_").encode())
         list(heard)  # up to our key; other tests' keys may come before it
 
 
@@ -562,10 +603,10 @@ def test_the_api_serves_on_an_inherited_socket_and_a_stop_is_a_success(environme
         port, fd = listener.getsockname()[1], listener.fileno()
 
         with started(environment, "api", "--fd", str(fd), event="api.ready", fds=(fd,)) as process:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=60) as answer:
                 status, server = answer.status, answer.headers["server"]
             process.terminate()
-            code = process.wait(timeout=10)
+            code = process.wait(timeout=60)
 
     assert (status, server, code) == (200, None, 0)
 
@@ -575,10 +616,10 @@ def test_the_api_listens_where_its_options_say(environment: dict[str, str]):
         port = free.getsockname()[1]
 
     with started(environment, "api", "--host", "127.0.0.1", "--port", str(port), event="api.ready") as process:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=60) as answer:
             status = answer.status
         process.send_signal(signal.SIGINT)
-        code = process.wait(timeout=10)
+        code = process.wait(timeout=60)
 
     assert (status, code) == (200, 0)
 
@@ -586,6 +627,6 @@ def test_the_api_listens_where_its_options_say(environment: dict[str, str]):
 def test_a_worker_runs_until_it_is_told_to_stop(environment: dict[str, str]):
     with started(environment, "worker", event="worker.ready") as process:
         process.terminate()
-        code = process.wait(timeout=10)
+        code = process.wait(timeout=60)
 
     assert code == 0

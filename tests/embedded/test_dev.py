@@ -242,7 +242,7 @@ def test_two_at_once_take_turns(dev, capfd):
 
         eventually(waits)
         assert not entered.is_set()
-    thread.join(timeout=10)
+    thread.join(timeout=60)
     assert entered.is_set()
 
 
@@ -275,15 +275,77 @@ def test_the_caller_decides_in_how_many_processes_tests_run(dev, arguments):
     assert dev.test_command(arguments) == [str(dev.PYTHON), "-m", "pytest", *arguments]
 
 
-@pytest.mark.parametrize(("cores", "processes"), [(1, "1"), (2, "2"), (64, "4")])
-def test_tests_run_on_the_cores_there_are_at_most_four(dev, monkeypatch, cores, processes):
+@pytest.mark.parametrize(("cores", "processes"), [(1, "2"), (2, "3"), (64, "4")])
+def test_tests_run_in_a_process_more_than_there_are_cores_at_most_four(dev, monkeypatch, cores, processes):
     monkeypatch.setattr(dev.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
 
-    assert dev.test_command(["tests/unit"])[3:] == ["-n", processes, "tests/unit"]
+    assert dev.test_command(["tests/unit"])[3:] == ["-n", processes, "--dist", "worksteal", "tests/unit"]
 
 
-def test_tests_do_not_see_a_developers_settings(dev):
-    assert dev.without_settings({"MEDIAGATE_PORT": "1", "PATH": "/bin"}) == {"PATH": "/bin"}
+def test_tests_do_not_see_a_developers_settings_but_those_of_tests(dev):
+    seen = dev.without_settings({"MEDIAGATE_PORT": "1", "PATH": "/bin", "MEDIAGATE_CHROMIUM": "/c"})
+
+    assert seen == {"PATH": "/bin", "MEDIAGATE_CHROMIUM": "/c"}
+
+
+FAKE_APT = """#!/bin/sh
+cd "$(dirname "$0")"
+echo "$1" >> calls
+if [ "$1" = update ]; then touch lists; elif [ -e lists ]; then touch chromium; chmod +x chromium; else exit 100; fi
+"""
+
+
+@pytest.fixture
+def debian(dev, bin_folder, monkeypatch) -> Path:
+    """A Debian without a browser, on which we are root; its apt-get has no package lists yet."""
+    (bin_folder / "apt-get").write_text(FAKE_APT)
+    (bin_folder / "apt-get").chmod(0o755)
+    monkeypatch.setattr(dev.shutil, "which", lambda name, path=None: _found(bin_folder / name))
+    monkeypatch.setattr(dev.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(dev, "is_debian", lambda: True)
+    monkeypatch.delenv("MEDIAGATE_CHROMIUM", raising=False)
+    return bin_folder
+
+
+def _found(path: Path) -> str | None:
+    return str(path) if path.exists() else None
+
+
+def test_a_browser_is_installed_where_that_can_be_done_and_once(dev, debian):
+    for _ in range(2):
+        dev.find_or_install_chromium()
+
+    assert (debian / "calls").read_text().split() == ["install", "update", "install"]
+
+
+@pytest.mark.parametrize("lacks", ["root", "debian", "apt-get"])
+def test_where_no_browser_can_be_installed_one_sentence_says_how_to_get_it(dev, debian, monkeypatch, lacks):
+    if lacks == "apt-get":
+        (debian / "apt-get").unlink()
+    monkeypatch.setattr(dev.os, "geteuid", lambda: 1000 if lacks == "root" else 0)
+    monkeypatch.setattr(dev, "is_debian", lambda: lacks != "debian")
+
+    with pytest.raises(dev.SetupFailed, match=r"the browser's tests need Chromium: .* MEDIAGATE_CHROMIUM"):
+        dev.find_or_install_chromium()
+
+
+def test_a_browser_that_is_named_must_be_one(dev, debian, monkeypatch):
+    monkeypatch.setenv("MEDIAGATE_CHROMIUM", str(debian / "uv"))
+    dev.find_or_install_chromium()
+    monkeypatch.setenv("MEDIAGATE_CHROMIUM", str(debian / "nothing"))
+
+    with pytest.raises(dev.SetupFailed, match=r"MEDIAGATE_CHROMIUM names .*nothing, which is no program"):
+        dev.find_or_install_chromium()
+    assert not (debian / "calls").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [('NAME="Debian"\nID=debian\n', True), ("ID=ubuntu\nID_LIKE=debian\n", False)]
+)
+def test_ubuntu_is_no_debian(dev, tmp_path, text, expected):
+    (tmp_path / "os-release").write_text(text)
+
+    assert dev.is_debian(tmp_path / "os-release") is expected
 
 
 def test_faults_runs_the_matrix_in_the_development_environment(dev, monkeypatch):

@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import db
 from app.accounts.keys import Keys
 from app.accounts.users import Accounts
-from app.credits.ledger import Balance, Ledger
+from app.credits.ledger import Ledger
+from app.credits.lines import Balance
 from app.values import new_id, utcnow
 from tests.factories import PEPPER, accept_task, finish_task, make_account, make_key
 

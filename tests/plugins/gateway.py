@@ -23,7 +23,7 @@ from redis.asyncio import Redis
 
 from app.accounts.keys import MintedKey
 from app.accounts.users import Account
-from app.credits.ledger import Balance
+from app.credits.lines import Balance
 from app.embedded.process import launch_command
 from app.settings import Settings
 from tests.factories import PEPPER, SECRETS_KEY, make_account, make_key
@@ -125,6 +125,7 @@ def settings(
         fetch_allow_hosts=(file_server.host,),
         # What a caller is told must not depend on what a cache still knows from the test before.
         key_cache_s=0,
+        statistics_cache_s=0,
     )
     administer(servers, f'DROP DATABASE "{name}" WITH (FORCE)')
 
@@ -147,6 +148,9 @@ def quick() -> dict[str, Any]:
         # A slow machine must not shed what a test sends at once; tests of overload set their own.
         "overload_delay_s": 10.0,
         "overload_burst": 2000,
+        # How strong a password's hash is, is no matter here.
+        "password_memory_kib": 64,
+        "password_rounds": 1,
         # The same for wrong keys, which all come from one address here, and for what else fills the disk.
         "wrong_keys_per_minute": 0,
         "disk_free_bytes": 0,

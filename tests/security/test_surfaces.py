@@ -10,6 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute, Mount, Route
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "security.md"
+CONSOLE = "/console"
 FILL = {"public_id": "task_01a20d93134c7615a7b08a2ddc2f2f0a", "kind": "image", "name": "0" * 32}
 
 
@@ -37,7 +38,7 @@ def flat(routes: list[BaseRoute]) -> list[tuple[str, str]]:
 
 async def test_what_answers_without_a_key_is_exactly_what_the_document_lists(app, client) -> None:
     open_to_all: dict[str, int] = {}
-    routes = flat(list(app.routes))
+    routes = [(method, path) for method, path in flat(list(app.routes)) if not path.startswith(CONSOLE)]
     assert len(routes) > 30
     for method, path in routes:
         url = re.sub(r"\{([^}:]+)(:[^}]+)?\}", lambda match: FILL.get(match[1], "1"), path)
@@ -45,14 +46,28 @@ async def test_what_answers_without_a_key_is_exactly_what_the_document_lists(app
         if answer.status_code != 401:
             open_to_all[f"{method} {path}"] = answer.status_code
 
-    assert open_to_all.keys() == listed().keys()
+    assert open_to_all.keys() == {name for name in listed() if CONSOLE not in name}
+
+
+async def test_every_page_but_those_that_the_document_lists_leads_to_the_sign_in(app, client) -> None:
+    open_to_all: dict[str, int] = {}
+    for method, path in flat(list(app.routes)):
+        if not path.startswith(CONSOLE):
+            continue
+        url = re.sub(r"\{([^}:]+)(:[^}]+)?\}", lambda match: FILL.get(match[1], "1"), path).replace("/*", "/nothing")
+        form = {} if method == "GET" else {"data": {"csrf": "x"}}
+        answer = await client.request(method, url, headers={"sec-fetch-site": "same-origin"}, **form)
+        if not (answer.status_code == 303 and answer.headers["location"].startswith("/console/login")):
+            open_to_all[f"{method} {path}"] = answer.status_code
+
+    assert open_to_all.keys() == {name for name in listed() if CONSOLE in name}
 
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer x", "Basic dTpw", "Bearer sk-mg_" + "a" * 46])
 async def test_everything_else_is_refused_before_it_is_looked_at(app, client, header: str) -> None:
     wrong = {}
     for method, path in flat(list(app.routes)):
-        if f"{method} {path}" in listed():
+        if f"{method} {path}" in listed() or path.startswith(CONSOLE):
             continue
         url = re.sub(r"\{([^}:]+)(:[^}]+)?\}", lambda match: FILL.get(match[1], "1"), path)
         headers = {"authorization": header, "content-type": "application/json"} if header else {}

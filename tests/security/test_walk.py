@@ -49,7 +49,9 @@ async def estate(client: AsyncClient, make_caller: MakeCaller) -> Estate:
     task = {name: image for name in ("task_id", "image_id", "video_id", "public_id")}
     hooks = {"endpoint_id": endpoint.json()["id"], "delivery_id": log.json()["data"][0]["id"]}
     others = {"kind": "image", "model_id": "gpt-image-2", "name": "demo", "route_id": "route_1"}
-    return Estate(owner, task | hooks | others)
+    others |= {"model": "gpt-image-2", "number": "1"}
+    people = {"account": owner.account.public_id, "key": owner.key.public_id, "code": "code_1", "batch": "batch_1"}
+    return Estate(owner, task | hooks | others | people)
 
 
 def operations(app: FastAPI) -> list[tuple[str, str]]:

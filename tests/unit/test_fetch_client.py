@@ -361,7 +361,7 @@ async def test_silence_is_given_up(out: Path, start: bytes) -> None:
     async def behave(_: str, writer: asyncio.StreamWriter) -> None:
         writer.write(start)
         await writer.drain()
-        await asyncio.wait_for(writer.wait_closed(), 5)
+        await asyncio.wait_for(writer.wait_closed(), 30)
 
     async with site(behave) as here:
         limits = FetchLimits(connect_s=0.1, first_byte_s=0.1, gap_s=0.1)
@@ -470,7 +470,7 @@ async def test_one_owner_has_four_fetches_at_a_time_and_others_do_not_wait_for_t
             asyncio.create_task(fetch(fetcher, here.url(), out.with_name(f"slow-{n}"), owner="greedy"))
             for n in range(9)
         ]
-        await asyncio.wait_for(full.wait(), 5)
+        await asyncio.wait_for(full.wait(), 30)
         await fetch(fetcher, here.url("/quick"), out, owner="other")
         go.set()
         await asyncio.gather(*slow)

@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import db
 from app.accounts.callers import CACHE_ENTRIES, Callers
-from app.accounts.keys import Keys, MintedKey, is_well_formed, mint_secret, parse_key_id
+from app.accounts.key_info import parse_key_id
+from app.accounts.keys import Keys, MintedKey, is_well_formed, mint_secret
 from app.accounts.principal import SCOPES, USER_SCOPES
 from app.accounts.users import Accounts
 from app.errors import (

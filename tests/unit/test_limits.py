@@ -132,7 +132,7 @@ async def test_processes_are_counted_while_they_live(redis: ArqRedis):
 
     assert await first.beat()
     announcing = asyncio.create_task(second.announce())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while second.processes != 2:  # noqa: ASYNC110 - nothing tells when it has been heard
             await asyncio.sleep(0)
     await first.beat()

@@ -24,6 +24,9 @@ SECRETS = {
     "a link signed first": (f"https://h/x?s={SIGNATURE}&e=1", SIGNATURE),
     "another vendor's signature": (f"https://b/x?X-Amz-Signature={SIGNATURE}&X-Amz-Date=1", SIGNATURE),
     "a file as a URL": ('{"image": "data:image/png;base64,iVBORw0KGgoAAAANSUhEUg=="}', "iVBORw0KGgo"),
+    "a sign-in link": (f"GET /console/join/{SIGNATURE}{SIGNATURE} failed", SIGNATURE),
+    "a session's cookie": (f"Cookie: a=b; __Host-mg={SIGNATURE}; mg={SIGNATURE}", SIGNATURE),
+    "a provider's code": (f"/console/oidc/callback?code={SIGNATURE}&state=x", SIGNATURE),
     "a database's password": ("postgresql://mediagate:hunter2hunter2@/mediagate?host=/run", "hunter2hunter2"),
 }
 

@@ -186,7 +186,7 @@ async def test_a_child_that_is_killed_costs_no_result_but_is_an_inputs_fault(tmp
     pool = open_pool(1)
     checker = Checker(pool).for_results() if is_result else Checker(pool)
     checking = asyncio.create_task(checker.check_image(path, param="image"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (writing := _opened(path)) is None:  # noqa: ASYNC110 - until the child waits for the first byte
             await asyncio.sleep(0.02)
     path.unlink()
@@ -259,6 +259,35 @@ async def test_a_photo_taken_sideways_is_turned_upright_when_reencoded(checker: 
     facts = await checker.transcode_image(tmp_path / "in.jpg", tmp_path / "out.webp", "webp")
 
     assert (facts.mime, facts.width, facts.height) == ("image/webp", 60, 100)
+    assert await checker.preview(tmp_path / "in.jpg", tmp_path / "small") == (60, 100)
+
+
+@pytest.mark.parametrize(
+    ("mode", "format", "size", "small"),
+    [
+        ("RGBA", "PNG", (1000, 500), (480, 240)),
+        ("P", "PNG", (500, 1000), (240, 480)),
+        ("I;16", "PNG", (1000, 500), (480, 240)),
+        ("CMYK", "JPEG", (1000, 500), (480, 240)),
+        ("RGB", "WEBP", (40, 20), (40, 20)),
+    ],
+)
+async def test_a_small_picture_looks_like_the_large_one(
+    checker: Checker, tmp_path: Path, mode: str, format: str, size: tuple[int, int], small: tuple[int, int]
+) -> None:
+    grey = Image.new("L", size, 100)
+    image = Image.new("I;16", size, 100 * 257) if mode == "I;16" else grey.convert(mode)
+    if mode == "RGBA":
+        image.paste((0, 0, 0, 0), (0, 0, 500, 500))
+    image.save(tmp_path / "in", format)
+
+    assert await checker.preview(tmp_path / "in", tmp_path / "out") == small
+    with Image.open(tmp_path / "out") as out:
+        assert (out.format, out.size) == ("WEBP", small)
+        seen = out.convert("RGBA").getpixel((small[0] - 1, small[1] // 2))
+        assert all(abs(value - 100) <= 3 for value in seen[:3])
+        assert seen[3] == 255
+        assert out.convert("RGBA").getpixel((0, 0))[3] == (0 if mode == "RGBA" else 255)
 
 
 async def test_more_cannot_be_cut_out_than_there_is(checker: Checker, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ async def test_a_result_host_that_hangs_keeps_no_other_account_waiting(
     monkeypatch.setattr(client, "RESULTS_AT_ONCE", 1)
     url, slow = f"{server.url}/fine", Upstream("slow", "openai")
     hanging = asyncio.create_task(results.fetch(f"{server.url}/hang", tmp_path / "a", upstream=slow, total_s=0.5))
-    await asyncio.wait_for(server.hanging.wait(), 5)
+    await asyncio.wait_for(server.hanging.wait(), 30)
     queued = asyncio.create_task(results.fetch(url, tmp_path / "b", upstream=slow, total_s=0.5))
 
     await results.fetch(url, tmp_path / "c", upstream=Upstream("other", "openai"))

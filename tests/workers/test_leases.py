@@ -95,7 +95,7 @@ async def test_a_heartbeat_keeps_the_lease_and_stops_a_step_that_lost_it(caller:
     await db.once(services.engine, "UPDATE tasks SET lease_token = lease_token + 1 WHERE id = $1", (view.id,))
 
     with pytest.raises(LeaseLost):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await running
     beating.cancel()
 
@@ -145,7 +145,7 @@ async def test_an_older_step_that_ends_leaves_the_lease_of_a_newer_one_in_the_sa
 
     stale = asyncio.create_task(step())
     await entered.wait()
-    async with leases.held(newer[0]), asyncio.timeout(10):
+    async with leases.held(newer[0]), asyncio.timeout(30):
         await leases.beat()
         with pytest.raises(LeaseLost):
             await stale

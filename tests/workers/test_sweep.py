@@ -170,6 +170,9 @@ async def test_a_chore_that_fails_stops_no_other() -> None:
 
     chores: Any = SimpleNamespace(
         retention=SimpleNamespace(run_once=fail),
+        sessions=SimpleNamespace(prune=fail),
+        forms=SimpleNamespace(sweep=fail),
+        ledger=SimpleNamespace(expire_due=fail),
         book=SimpleNamespace(purge=fail),
         webhook_log=SimpleNamespace(prune=fail),
         poller=SimpleNamespace(look_at_given_up=reach),

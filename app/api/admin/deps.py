@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from app.accounts.keys import key_public_id
+from app.accounts.key_info import key_public_id
 from app.accounts.principal import ADMIN_SCOPE, Principal
 from app.api.deps import requires
 from app.api.errors import request_id_of

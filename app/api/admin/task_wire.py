@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from app.accounts.keys import key_public_id
+from app.accounts.key_info import key_public_id
 from app.accounts.users import account_public_id
 from app.api.v1.wire import ErrorBody, TaskStatus, TaskType, Wire, find_unix, unix
 from app.generation.repairs import Refund

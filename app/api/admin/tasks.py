@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from app.accounts.keys import parse_key_id
+from app.accounts.key_info import parse_key_id
 from app.api.admin.bodies import Body, documented, reads
 from app.api.admin.deps import AdminActor
 from app.api.admin.task_wire import AdminTask, AdminTaskDetail, AdminTaskList, RefundReply, TaskState
@@ -20,7 +20,7 @@ from app.api.v1.answers import csv_answer, json_answer, wants_csv
 from app.api.v1.me import CSV, moment_of
 from app.api.v1.tasks import NAME, OPERATION_OF
 from app.api.v1.wire import TaskStatus, TaskType
-from app.credits.ledger import ReferenceConflict
+from app.credits.refusals import ReferenceConflict
 from app.credits.statements import csv_text
 from app.errors import (
     AccountNotFound,
@@ -34,7 +34,8 @@ from app.errors import (
     TaskEnded,
     TaskNotFound,
 )
-from app.generation.repairs import MAX_REASON_CHARS, MAX_REFERENCE_CHARS
+from app.generation.repairs import MAX_REFERENCE_CHARS
+from app.journal import MAX_REASON_CHARS
 from app.tasks.queries import PUBLIC_STATUS, FoundTask, TaskSearch
 from app.values import MAX_CREDITS, find_task_id
 from app.wiring import Services

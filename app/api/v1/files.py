@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response, StreamingResponse
 
 from app.accounts.principal import Principal
-from app.api.deps import FILES_READ, Credentials, ServicesDep, identify
+from app.api.deps import FILES_READ, Credentials, ServicesDep, SessionCookie, identify
 from app.api.errors import note_task
 from app.api.openapi import BINARY, FILE_HEADERS, errors
 from app.errors import (
@@ -41,7 +41,12 @@ FileKind = Literal["image", "video", "thumbnail", "gif"]
 
 
 async def allow_file(
-    public_id: str, kind: FileKind, request: Request, services: ServicesDep, credentials: Credentials
+    public_id: str,
+    kind: FileKind,
+    request: Request,
+    services: ServicesDep,
+    credentials: Credentials,
+    _session: SessionCookie,
 ) -> Principal | None:
     """Return the owner, or None for a bearer of a valid signature. A signature goes first when both came along.
 

@@ -5,16 +5,29 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import Field
 from starlette.responses import Response
 
-from app.accounts.keys import key_public_id
+from app.accounts.key_info import key_public_id
+from app.api.admin.bodies import Body, documented, reads
 from app.api.deps import AccountPrincipal, ServicesDep
+from app.api.errors import request_id_of
 from app.api.openapi import errors
 from app.api.v1 import wire
 from app.api.v1.answers import csv_answer, json_answer, wants_csv
+from app.credits.redeem import Redeemed
 from app.credits.statements import Entry, UsageRow, ledger_csv, usage_csv
-from app.errors import DatabaseUnavailable, InvalidParameter, ScopeMissing
+from app.errors import (
+    AccountSuspended,
+    BalanceTooHigh,
+    DatabaseUnavailable,
+    InvalidParameter,
+    MissingParameter,
+    RedeemCodeRefused,
+    ScopeMissing,
+)
+from app.journal import Actor
 from app.requests import Operation
 from app.values import utcnow
 
@@ -97,6 +110,54 @@ class UsageReply(wire.Wire):
     by: str
     data: list[UsageEntry]
     credits: int
+
+
+class RedeemOrder(Body):
+    code: str = Field(min_length=1, max_length=200, description="As it was given; hyphens and capitals do not matter.")
+
+
+class RedeemReply(wire.Wire):
+    object: Literal["redeemed_code"] = "redeemed_code"
+    credits: int = Field(description="What the code was worth.")
+    balance: int = Field(description="The account's posted credits after it.")
+    reference: str = Field(description="Of the line in the ledger.")
+    replayed: bool = Field(description="This account had redeemed it before: nothing moved now.")
+
+    @classmethod
+    def of(cls, redeemed: Redeemed) -> RedeemReply:
+        return cls(
+            credits=redeemed.credits,
+            balance=redeemed.balance,
+            reference=redeemed.reference,
+            replayed=not redeemed.is_new,
+        )
+
+
+@router.post(
+    "/redeem",
+    summary="Redeem a code",
+    description="Adds the code's credits to the account, once. After ten wrong codes none is looked at for an hour.",
+    response_model=RedeemReply,
+    responses=errors(
+        RedeemCodeRefused,
+        InvalidParameter,
+        MissingParameter,
+        BalanceTooHigh,
+        ScopeMissing,
+        AccountSuspended,
+        DatabaseUnavailable,
+    ),
+    operation_id="redeem_code",
+    openapi_extra=documented(RedeemOrder),
+)
+async def redeem_code(
+    request: Request,
+    principal: AccountPrincipal,
+    services: ServicesDep,
+    body: Annotated[RedeemOrder, Depends(reads(RedeemOrder))],
+) -> Response:
+    actor = Actor(f"{principal.email} ({key_public_id(principal.key_id)})", request_id_of(request))
+    return json_answer(RedeemReply.of(await services.codes.redeem(principal.account_id, body.code, actor=actor)))
 
 
 @router.get(

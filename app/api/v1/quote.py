@@ -9,6 +9,7 @@ from app.api.deps import AnyPrincipal, IntakeDep, ServicesDep
 from app.api.openapi import errors, json_body
 from app.api.v1 import schemas, wire
 from app.api.v1.answers import json_answer
+from app.catalog.pricing import Quote
 from app.errors import (
     InputUrlRefused,
     InvalidApiKey,
@@ -36,6 +37,17 @@ class QuoteReply(wire.Wire):
     price_version: str
     explain: str
 
+    @classmethod
+    def of(cls, quote: Quote) -> QuoteReply:
+        return cls(
+            credits=quote.credits,
+            unit=quote.unit,
+            unit_credits=quote.unit_credits,
+            quantity=quote.quantity,
+            price_version=quote.price_version,
+            explain=quote.explain,
+        )
+
 
 @router.post(
     "/quote",
@@ -55,13 +67,4 @@ async def quote(principal: AnyPrincipal, intake: IntakeDep, services: ServicesDe
     if endpoint is None:
         raise MissingParameter("endpoint")
     found = await services.quotes.quote(principal, str(endpoint).removeprefix("/v1/").strip("/"), intake)
-    return json_answer(
-        QuoteReply(
-            credits=found.credits,
-            unit=found.unit,
-            unit_credits=found.unit_credits,
-            quantity=found.quantity,
-            price_version=found.price_version,
-            explain=found.explain,
-        )
-    )
+    return json_answer(QuoteReply.of(found))

@@ -14,7 +14,7 @@ from app.fetch.client import SafeFetcher
 from app.requests import ImageRequest, MediaFile, Operation, VideoRequest
 from app.settings import Settings
 from app.upstreams.contract.harness import SECRET, Harness
-from app.upstreams.contract.meddler import Meddler, SmallHttp
+from app.upstreams.contract.meddler import IMPATIENT, SMALL, WAITED_FOR, Meddler, SmallHttp
 from app.upstreams.http import UpstreamHttp
 from app.upstreams.protocols import (
     Call,
@@ -169,6 +169,7 @@ class Bench:
     async def spoilt(self, spoil: str, where: Literal["submit", "later"]) -> AsyncIterator[Upstream]:
         """Yield the upstream behind a proxy that spoils one answer. Raises: CheckFailed when nothing was asked."""
         meddler = Meddler(self.vendor.upstream.base_url or "", lambda: self.vendor.accepted, spoil, where)
+        self.small.limits = IMPATIENT if spoil in WAITED_FOR else SMALL
         await meddler.start()
         try:
             yield replace(self.vendor.upstream, base_url=meddler.url)

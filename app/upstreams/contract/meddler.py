@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import aiohttp
@@ -27,7 +27,10 @@ SPOILT = (
     "null",
     "list",
 )
-SMALL = Limits(read_s=0.4, total_s=0.6, document_bytes=64 * 1024, value_bytes=64 * 1024)
+SMALL = Limits(read_s=10.0, total_s=20.0, document_bytes=64 * 1024, value_bytes=64 * 1024)
+IMPATIENT = replace(SMALL, read_s=0.8, total_s=1.0)
+"""For what is waited for in vain. All else has the time that a busy machine takes."""
+WAITED_FOR = ("slow", "drip")
 BODIES = {
     "empty": (b"", "application/json"),
     "html": (b"<html><h1>It works!</h1></html>", "text/html"),
@@ -40,16 +43,17 @@ BODIES = {
 _HOP = frozenset({"host", "connection", "keep-alive", "transfer-encoding", "content-length", "content-encoding"})
 
 
+@dataclass(slots=True)
 class SmallHttp(UpstreamHttp):
     """The same client, with limits that a test can wait for."""
 
-    __slots__ = ()
+    limits: Limits = SMALL
 
     def stream(self, method: str, url: str, **more: Any) -> Any:
-        return UpstreamHttp.stream(self, method, url, **{**more, "limits": SMALL})
+        return UpstreamHttp.stream(self, method, url, **{**more, "limits": self.limits})
 
     async def send(self, method: str, url: str, **more: Any) -> Answer:
-        return await UpstreamHttp.send(self, method, url, **{**more, "limits": SMALL})
+        return await UpstreamHttp.send(self, method, url, **{**more, "limits": self.limits})
 
 
 @dataclass(slots=True)

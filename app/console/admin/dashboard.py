@@ -1,0 +1,255 @@
+"""The administrators' first page: what is still to be set up, how the gateway does, and whether the books are right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from app.accounts.users import account_public_id
+from app.console import tables
+from app.console.visitor import AdminVisitor, ConsoleRoute, FormDep, Visitor, go
+from app.generation.journal import AuditSearch
+from app.generation.statistics import PERIODS, Minute, Money, MoneyDay, Outcomes, Period, TopAccount
+
+router = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
+
+DASHBOARD = "/console/admin"
+MONEY_DAYS: Mapping[str, int] = {"1h": 7, "24h": 7, "7d": 7, "30d": 30}
+REFRESH_S: Mapping[str, int] = {"1h": 5, "24h": 10, "7d": 60, "30d": 120}
+"""The longer the period, the more there is to count, and the less it moves."""
+RATE_MINUTES = 5
+NOBODY = ("up", "seed", "system")
+"""Actors of our own: what a fresh gateway brings along."""
+FIRST_ROWS = 50
+MICROS = 1_000_000
+
+OUTCOMES: Mapping[str, Callable[[Outcomes], object]] = {
+    "group": lambda row: row.group,
+    "ended": lambda row: row.ended,
+    "succeeded": lambda row: row.succeeded,
+    "failed": lambda row: row.failed,
+    "cancelled": lambda row: row.cancelled,
+    "success_rate": lambda row: row.success_rate,
+    "p50_s": lambda row: row.p50_s,
+    "p95_s": lambda row: row.p95_s,
+}
+MONEY: Mapping[str, Callable[[MoneyDay], object]] = {
+    "day": lambda row: row.day,
+    "sold": lambda row: row.sold,
+    "granted": lambda row: row.granted,
+    "captured": lambda row: row.captured,
+    "refunded": lambda row: row.refunded,
+    "expired": lambda row: row.expired,
+    "adjusted": lambda row: row.adjusted,
+    "costs_micros": lambda row: " ".join(f"{micros} {currency}".strip() for currency, micros in row.costs.items()),
+}
+ACCOUNTS: Mapping[str, Callable[[TopAccount], object]] = {
+    "account": lambda row: account_public_id(row.account_id),
+    "email": lambda row: row.email,
+    "tasks": lambda row: row.tasks,
+    "credits": lambda row: row.credits,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something to do before a gateway is really in use, and whether it was done."""
+
+    text: str
+    help: str
+    link: str
+    is_done: bool
+
+
+@router.get(DASHBOARD)
+async def dashboard(visitor: AdminVisitor) -> Response:
+    statistics, period = visitor.services.statistics, _period(visitor)
+    if tables.wants_csv(visitor.request):
+        return await _csv(visitor, period)
+    money = await statistics.money(MONEY_DAYS[period])
+    steps = await _steps(visitor)
+    return visitor.page(
+        "admin/dashboard.html",
+        nav=DASHBOARD,
+        period=period,
+        periods=list(PERIODS),
+        steps=steps,
+        done=sum(step.is_done for step in steps),
+        minutes=minutes_chart(visitor, await statistics.minutes()),
+        outcomes=[
+            ("model", await statistics.outcomes(period, by="model")),
+            ("upstream", await statistics.outcomes(period, by="upstream")),
+        ],
+        money=money,
+        credits_chart=credits_chart(visitor, money),
+        costs_charts=costs_charts(visitor, money),
+        top=await statistics.top_accounts(period),
+        account_public_id=account_public_id,
+        csv=_csv_links(visitor),
+        **await _figures(visitor, period),
+    )
+
+
+@router.get(f"{DASHBOARD}/figures")
+async def figures(visitor: AdminVisitor) -> Response:
+    """The part that is asked for again and again."""
+    period = _period(visitor)
+    return visitor.page("admin/figures.html", period=period, **await _figures(visitor, period))
+
+
+@router.post(f"{DASHBOARD}/books")
+async def check_books(visitor: AdminVisitor, form: FormDep) -> Response:
+    """Check the books now, instead of when a worker does it next."""
+    await visitor.services.watch.audit(now=True)
+    return go(visitor.request, DASHBOARD, done="checked")
+
+
+def _period(visitor: Visitor) -> Period:
+    return cast("Period", tables.query(visitor.request, "period", PERIODS) or "24h")
+
+
+async def _figures(visitor: Visitor, period: Period) -> dict[str, Any]:
+    services = visitor.services
+    minutes = await services.statistics.minutes()
+    recent = minutes[-1 - RATE_MINUTES : -1]  # the present minute is not over
+    sums = await services.statistics.outcomes(period, by="all")
+    return {
+        "rate": sum(one.succeeded + one.failed + one.cancelled for one in recent) / RATE_MINUTES,
+        "sums": sums[0] if sums else None,
+        "backlog": await services.statistics.backlog(),
+        "books": await services.watch.last_audit(),
+        "audits": bool(services.settings.audit_every_s),
+        "every_s": REFRESH_S[period],
+    }
+
+
+async def _steps(visitor: Visitor) -> Sequence[Step]:
+    """Return what is to be set up, each with whether it was done, as the data say."""
+    services, _ = visitor.services, visitor.gettext
+    settings = services.settings
+    upstreams = await services.book.upstreams.list()
+
+    async def was_done(action: str, *, apart_from: str | None = None) -> bool:
+        rows, _more = await services.audit_log.search(AuditSearch(action=action, limit=FIRST_ROWS))
+        return any(row.actor not in NOBODY and row.target != apart_from for row in rows)
+
+    return (
+        Step(
+            _("Choose a password of your own"),
+            _("So that you can sign in again without a link."),
+            "/console/account",
+            await services.logins.has_password(visitor.account_id),
+        ),
+        Step(
+            _("Add an upstream account with its secret"),
+            _("Until then only the built-in demo models answer."),
+            "/console/admin/upstreams",
+            any(upstream.has_secret and upstream.state == "active" for upstream in upstreams),
+        ),
+        Step(
+            _("Look through the prices"),
+            _("The prices that come with the gateway are samples. Set your own."),
+            "/console/admin/models",
+            await was_done("model"),
+        ),
+        Step(
+            _("Create the first user"),
+            _("The invitation link is shown once: send it to its person."),
+            "/console/admin/users/new",
+            await was_done("account.create", apart_from=f"account:{visitor.account_id}"),
+        ),
+        Step(
+            _("Give somebody credits"),
+            _("By hand, or by redeem codes."),
+            "/console/admin/users",
+            await was_done("credits"),
+        ),
+        Step(
+            _("Set MEDIAGATE_PUBLIC_URL"),
+            _("Links to results and invitations begin with it."),
+            "/console/admin/settings?q=PUBLIC_URL",
+            settings.public_url is not None,
+        ),
+        Step(
+            _("Set MEDIAGATE_METRICS_TOKEN"),
+            _("Then your monitoring can read /metrics."),
+            "/console/admin/settings?q=METRICS",
+            settings.metrics_token is not None,
+        ),
+    )
+
+
+# --- charts ---------------------------------------------------------------------------------------------------------
+
+
+def minutes_chart(visitor: Visitor, minutes: Sequence[Minute]) -> dict[str, object]:
+    _ = visitor.gettext
+    return {
+        "x": [f"{one.at:%H:%M}" for one in minutes],
+        "series": [
+            {"name": _("Succeeded"), "values": [one.succeeded for one in minutes]},
+            {"name": _("Failed"), "values": [one.failed for one in minutes]},
+            {"name": _("Cancelled"), "values": [one.cancelled for one in minutes]},
+        ],
+        "kind": "stacked",
+        "unit": "",
+    }
+
+
+def credits_chart(visitor: Visitor, money: Money) -> dict[str, object]:
+    _ = visitor.gettext
+    return {
+        "x": [day.day for day in money.days],
+        "series": [
+            {"name": _("Sold"), "values": [day.sold for day in money.days]},
+            {"name": _("Granted"), "values": [day.granted for day in money.days]},
+            {"name": _("Charged, less refunds"), "values": [day.captured - day.refunded for day in money.days]},
+        ],
+        "kind": "lines",
+        "unit": "",
+    }
+
+
+def costs_charts(visitor: Visitor, money: Money) -> dict[str, dict[str, object]]:
+    """Return what upstreams charged by day, one chart for each currency."""
+    currencies = sorted({currency for day in money.days for currency in day.costs})
+    return {
+        currency: {
+            "x": [day.day for day in money.days],
+            "series": [
+                {
+                    "name": currency or visitor.gettext("No currency"),
+                    "values": [day.costs.get(currency, 0) / MICROS for day in money.days],
+                }
+            ],
+            "kind": "bars",
+            "unit": currency,
+        }
+        for currency in currencies
+    }
+
+
+# --- the same as spreadsheets ---------------------------------------------------------------------------------------
+
+
+def _csv_links(visitor: Visitor) -> dict[str, str]:
+    period = _period(visitor)
+    return {
+        name: f"{DASHBOARD}?period={period}&format=csv&table={name}"
+        for name in ("model", "upstream", "money", "accounts")
+    }
+
+
+async def _csv(visitor: Visitor, period: Period) -> Response:
+    statistics, table = visitor.services.statistics, tables.query(visitor.request, "table")
+    if table == "money":
+        return tables.csv_file("credits.csv", MONEY, (await statistics.money(MONEY_DAYS[period])).days)
+    if table == "accounts":
+        return tables.csv_file("accounts.csv", ACCOUNTS, await statistics.top_accounts(period))
+    if table == "upstream":
+        return tables.csv_file("upstreams.csv", OUTCOMES, await statistics.outcomes(period, by="upstream"))
+    return tables.csv_file("models.csv", OUTCOMES, await statistics.outcomes(period, by="model"))

@@ -1,0 +1,223 @@
+"""Accounts at vendors, for administrators: how they are, what they may, and their secrets, which no page ever shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from fastapi import APIRouter
+from pydantic import SecretStr
+from starlette.responses import Response
+
+from app.catalog.inspection import inspect
+from app.catalog.routes import RouteInfo
+from app.catalog.upstreams import DEFAULT_CONCURRENCY, UpstreamInfo
+from app.console import tables
+from app.console.visitor import AdminVisitor, ConsoleRoute, Form, FormDep, Visitor, blank, go, once, sent_before
+from app.errors import InvalidParameter, MediagateError
+from app.upstreams.health import Blocked
+
+router = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
+
+UPSTREAMS = "/console/admin/upstreams"
+MOVES: Mapping[str, tuple[Literal["active", "draining", "disabled"], str]] = {
+    "enable": ("active", "enabled"),
+    "drain": ("draining", "draining"),
+    "disable": ("disabled", "disabled"),
+}
+"""What a button does: the state it brings, and the notice afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteLine:
+    """A route, and how its pool is just now."""
+
+    route: RouteInfo
+    blocked: Blocked | None
+    is_stand_in: bool
+
+
+async def route_lines(visitor: Visitor, routes: Sequence[RouteInfo]) -> list[RouteLine]:
+    blocked = await visitor.services.health.blocked(route.entry.pool for route in routes)
+    return [
+        RouteLine(route, blocked.get(route.entry.pool), route.entry.options.get("stand_in") is True) for route in routes
+    ]
+
+
+@router.get(UPSTREAMS)
+async def upstreams(visitor: AdminVisitor) -> Response:
+    request, book = visitor.request, visitor.services.book
+    accounts = await book.upstreams.list()
+    routes = await book.routes.list(tables.query(request, "model"))
+    if tables.wants_csv(request):
+        return tables.csv_file(
+            "routes.csv",
+            {
+                "id": lambda route: route.public_id,
+                "model": lambda route: route.entry.model,
+                "upstream": lambda route: route.entry.upstream,
+                "upstream_model": lambda route: route.entry.upstream_model,
+                "priority": lambda route: route.entry.priority,
+                "weight": lambda route: route.entry.weight,
+                "enabled": lambda route: route.entry.is_enabled,
+            },
+            routes,
+        )
+    lines = await route_lines(visitor, routes)
+    return visitor.page(
+        "admin/upstreams.html",
+        nav=UPSTREAMS,
+        accounts=accounts,
+        lines=lines,
+        unwell={line.route.entry.upstream for line in lines if line.blocked},
+        problems=await book.routes.problems(),
+        models=sorted(visitor.services.catalog.models),
+        query=lambda name: tables.query(request, name),
+        csv=tables.Paging.of(request, has_more=False, last=None).csv,
+    )
+
+
+@router.get(f"{UPSTREAMS}/new")
+async def new_upstream(visitor: AdminVisitor) -> Response:
+    return _new_page(visitor, blank(concurrency=DEFAULT_CONCURRENCY, options="{}"))
+
+
+def _new_page(visitor: Visitor, form: Form, *, status: int = 200) -> Response:
+    providers = sorted(visitor.services.registry.capabilities)
+    return visitor.page("admin/upstream_new.html", status=status, nav=UPSTREAMS, form=form, providers=providers)
+
+
+@router.post(f"{UPSTREAMS}/new")
+async def create_upstream(visitor: AdminVisitor, form: FormDep) -> Response:
+    try:
+        options, concurrency = options_of(form), form.needed("concurrency")
+        if not await once(visitor, form):
+            return sent_before(visitor, back=UPSTREAMS)
+        made = await visitor.services.book.upstreams.add(
+            form.text("name"),
+            provider=form.text("provider"),
+            base_url=form.find("base_url"),
+            secret=_secret(form),
+            options=options,
+            concurrency=concurrency,
+            actor=visitor.actor,
+        )
+    except MediagateError as error:
+        return _new_page(visitor, form.refuse(visitor.request, error), status=error.status)
+    return go(visitor.request, f"{UPSTREAMS}/{made.name}", done="created")
+
+
+def options_of(form: Form) -> dict[str, Any]:
+    """Return the options of an account or a route, written as JSON. Raises: InvalidParameter."""
+    try:
+        options = json.loads(form.raw("options").strip() or "{}")
+    except ValueError as error:
+        raise InvalidParameter(f"'options' must be a JSON object: {error}.", param="options") from None
+    if not isinstance(options, dict):
+        raise InvalidParameter("'options' must be a JSON object.", param="options")
+    return cast("dict[str, Any]", options)
+
+
+def shown_options(options: Mapping[str, Any]) -> str:
+    return json.dumps(options, ensure_ascii=False, indent=2)
+
+
+def _secret(form: Form) -> SecretStr | None:
+    text = form.raw("secret").strip()
+    return SecretStr(text) if text else None
+
+
+# --- one of them ----------------------------------------------------------------------------------------------------
+
+
+@router.get(UPSTREAMS + "/{name}")
+async def upstream_page(visitor: AdminVisitor, name: str) -> Response:
+    account = await visitor.services.book.upstreams.get(name)
+    return await _page(visitor, account, _form_of(account))
+
+
+def _form_of(account: UpstreamInfo) -> Form:
+    return blank(
+        base_url=account.base_url, concurrency=account.concurrency, options=shown_options(dict(account.options))
+    )
+
+
+async def _page(
+    visitor: Visitor, account: UpstreamInfo, form: Form, *, status: int = 200, wrong: str | None = None, **more: Any
+) -> Response:
+    """``wrong`` is the form that could not be done."""
+    routes = [route for route in await visitor.services.book.routes.list() if route.entry.upstream == account.name]
+    return visitor.page(
+        "admin/upstream.html",
+        status=status,
+        nav=UPSTREAMS,
+        account=account,
+        lines=await route_lines(visitor, routes),
+        form=form,
+        wrong=wrong,
+        **{"checks": None, **more},
+    )
+
+
+@router.post(UPSTREAMS + "/{name}")
+async def update_upstream(visitor: AdminVisitor, name: str, form: FormDep) -> Response:
+    book = visitor.services.book
+    account = await book.upstreams.get(name)
+    try:
+        await book.upstreams.update(
+            name,
+            base_url=form.find("base_url"),
+            options=options_of(form),
+            concurrency=form.needed("concurrency"),
+            actor=visitor.actor,
+        )
+    except MediagateError as error:
+        return await _page(visitor, account, form.refuse(visitor.request, error), status=error.status, wrong="settings")
+    return go(visitor.request, f"{UPSTREAMS}/{name}", done="saved")
+
+
+@router.post(UPSTREAMS + "/{name}/secret")
+async def rotate_secret(visitor: AdminVisitor, name: str, form: FormDep) -> Response:
+    book = visitor.services.book
+    account = await book.upstreams.get(name)
+    try:
+        secret = _secret(form)
+        if secret is None:
+            raise InvalidParameter("'secret' must not be empty.", param="secret")
+        await book.upstreams.rotate(name, secret, actor=visitor.actor)
+    except MediagateError as error:
+        refused = _form_of(account)
+        refused.error = form.refuse(visitor.request, error).error or form.errors.get("secret")
+        return await _page(visitor, account, refused, status=error.status, wrong="secret")
+    return go(visitor.request, f"{UPSTREAMS}/{name}", done="saved")
+
+
+@router.post(UPSTREAMS + "/{name}/test")
+async def test_upstream(visitor: AdminVisitor, name: str, form: FormDep) -> Response:
+    """Look at the account from all sides; nothing is paid for."""
+    account = await visitor.services.book.upstreams.get(name)
+    checks = await inspect(visitor.services.book, name)
+    return await _page(visitor, account, _form_of(account), checks=checks)
+
+
+@router.post(UPSTREAMS + "/{name}/delete")
+async def delete_upstream(visitor: AdminVisitor, name: str, form: FormDep) -> Response:
+    book = visitor.services.book
+    account = await book.upstreams.get(name)
+    if form.text("confirm") != name:
+        refused = _form_of(account)
+        refused.error = visitor.gettext("Write the account's name to delete it.")
+        return await _page(visitor, account, refused, status=400, wrong="delete")
+    await book.upstreams.delete(name, actor=visitor.actor)
+    return go(visitor.request, UPSTREAMS, done="deleted")
+
+
+@router.post(UPSTREAMS + "/{name}/{move}")
+async def move_upstream(
+    visitor: AdminVisitor, name: str, move: Literal["enable", "drain", "disable"], form: FormDep
+) -> Response:
+    state, done = MOVES[move]
+    await visitor.services.book.upstreams.set_state(name, state, actor=visitor.actor)
+    return go(visitor.request, f"{UPSTREAMS}/{name}", done=done)

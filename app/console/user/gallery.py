@@ -1,0 +1,158 @@
+"""The gallery: an account's finished pictures and films, found again, used again, and deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from app.accounts.key_info import key_public_id
+from app.api.session import principal_of
+from app.console import tables
+from app.console.shell import with_query
+from app.console.user import previews, shown
+from app.console.user.playground import as_task, own_address
+from app.console.user.playground_form import FIELDS, VALUES
+from app.console.visitor import ConsoleRoute, FormDep, SomeVisitor, Visitor, go
+from app.errors import InvalidParameter, TaskNotFound
+from app.requests import Operation
+from app.tasks.queries import StoredFile, TaskFilter, TaskPage, TaskView
+from app.values import utcnow
+
+router = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
+
+PAGE = "/console/gallery"
+TILES = 36
+KINDS: Mapping[str, tuple[Operation, ...]] = {
+    kind: tuple(operation for operation in Operation if operation.kind == kind) for kind in ("image", "video")
+}
+INTERNAL = frozenset({"width", "height", "ratio", "size", "crop_width", "crop_height", "crop_ratio", "hints"})
+
+
+@router.get(PAGE)
+async def gallery(visitor: SomeVisitor) -> Response:
+    request = visitor.request
+    page = await _page(visitor)
+    last = page.items[-1].public_id if page.items else None
+    return visitor.page(
+        "user/gallery.html",
+        nav=PAGE,
+        tiles=[_tile(view) for view in page.items],
+        older=with_query(request, after=last) if page.has_more else None,
+        newest=with_query(request, after=None) if "after" in request.query_params else None,
+        is_filtered=tables.is_filtered(request),
+        models=sorted(visitor.services.catalog.models),
+        chosen={name: tables.query(request, name) or "" for name in ("q", "type", "model", "since", "until")},
+    )
+
+
+async def _page(visitor: Visitor) -> TaskPage:
+    """Return what the filters in the address let through. One that makes no sense filters nothing."""
+    request = visitor.request
+    kind = tables.query(request, "type", KINDS)
+    until = _day(request, "until")
+    wanted = TaskFilter(
+        statuses=("completed",),
+        model=tables.query(request, "model"),
+        operations=KINDS[kind] if kind else None,
+        since=_day(request, "since"),
+        until=until + timedelta(days=1) if until else None,
+        text=tables.query(request, "q"),
+        is_kept=True,
+        limit=TILES,
+    )
+    principal = principal_of(visitor.session)
+    try:
+        return await visitor.services.tasks.page(principal, wanted, after=tables.query(request, "after"))
+    except InvalidParameter:  # the last tile of the page before was deleted meanwhile
+        return await visitor.services.tasks.page(principal, wanted, after=None)
+
+
+def _day(request: Request, name: str) -> datetime | None:
+    text = tables.query(request, name)
+    try:
+        found = datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+    return found.replace(tzinfo=UTC) if found and 2000 <= found.year < 2200 else None
+
+
+def _tile(view: TaskView) -> dict[str, Any]:
+    result, poster = view.find_file("result"), view.find_file("thumbnail")
+    kind = view.operation.kind
+    is_posted = poster is not None and poster.is_kept(utcnow())
+    return {
+        "id": view.public_id,
+        "kind": kind,
+        "prompt": view.request.get("prompt", ""),
+        "model": view.model,
+        "url": own_address(view.public_id, kind),
+        "poster": own_address(view.public_id, "thumbnail") if is_posted else None,
+        "picture": previews.address(view) if kind == "image" or is_posted else None,
+        "width": result.width if result else None,
+        "height": result.height if result else None,
+        "seconds": (result.duration_ms or 0) / 1000 if result else 0,
+        "created_at": view.created_at,
+        "expires_at": result.expires_at if result else None,
+    }
+
+
+@router.get(PAGE + "/{task_id}")
+async def result(visitor: SomeVisitor, task_id: str) -> Response:
+    view, file = await _find(visitor, task_id)
+    model = visitor.services.catalog.find_known(view.model)
+    is_offered = view.model in visitor.services.catalog.models
+    can_remix = is_offered and model is not None and Operation.VIDEO_REMIX in model.operations
+    return visitor.page(
+        "user/gallery_result.html",
+        nav=PAGE,
+        view=view,
+        task=as_task(view),
+        tile=_tile(view),
+        file=file,
+        picture=shown.page_picture(view, file),
+        key_id=None if view.key_id == visitor.session.key_id else key_public_id(view.key_id),
+        parameters=_parameters(visitor, view),
+        can_remix=can_remix,
+        is_offered=is_offered,
+    )
+
+
+@router.post(PAGE + "/{task_id}/delete")
+async def delete(visitor: SomeVisitor, task_id: str, form: FormDep) -> Response:
+    view, _file = await _find(visitor, task_id)
+    await visitor.services.tasks.delete(principal_of(visitor.session), view.public_id)
+    return go(visitor.request, PAGE, done="deleted")
+
+
+async def _find(visitor: Visitor, task_id: str) -> tuple[TaskView, StoredFile]:
+    """Return a finished task and its result. Raises: TaskNotFound, also for another account's."""
+    view = await visitor.services.tasks.get(principal_of(visitor.session), task_id)
+    file = view.find_file("result")
+    if view.public_status != "completed" or file is None or not file.is_kept(utcnow()):
+        raise TaskNotFound(task_id)
+    return view, file
+
+
+def _parameters(visitor: Visitor, view: TaskView) -> list[tuple[str, str]]:
+    """Return what was asked for, with the names the playground uses."""
+    params = view.request["params"]
+    shape = params.get("crop_ratio") or params.get("ratio")
+    asked = {
+        **({"size": shape} if shape else {}),
+        **{name: value for name, value in params.items() if name not in INTERNAL},
+        **params.get("hints", {}),
+    }
+    gettext = visitor.gettext
+    shown = []
+    for name, value in asked.items():
+        label = gettext(FIELDS[name][0]) if name in FIELDS else name
+        if isinstance(value, bool):
+            text = gettext("Yes") if value else gettext("No")
+        else:
+            text = gettext(VALUES[value]) if isinstance(value, str) and value in VALUES else str(value)
+        shown.append((label, text))
+    return shown

@@ -1,0 +1,184 @@
+"""Tasks: a list that lives while something runs, and each task with its story, its cost, and what can be done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from app.accounts.key_info import find_key_id, key_public_id
+from app.api.session import principal_of
+from app.console import shell, tables, wording
+from app.console.user import previews, shown
+from app.console.user.story import story
+from app.console.visitor import ConsoleRoute, FormDep, SomeVisitor, Visitor, go
+from app.errors import TaskNotFound
+from app.requests import Operation
+from app.tasks.queries import StoredFile, TaskFilter, TaskView
+from app.values import TASK_PREFIX, utcnow
+
+router = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
+
+STATUSES = ("queued", "in_progress", "completed", "failed", "cancelled")
+TYPES: Mapping[str, tuple[Operation, ...]] = {
+    "image": (Operation.IMAGE_GENERATE, Operation.IMAGE_EDIT),
+    "video": (Operation.VIDEO_GENERATE, Operation.VIDEO_EDIT, Operation.VIDEO_REMIX),
+    **{operation.value: (operation,) for operation in Operation},
+}
+CSV_PAGE_ROWS = 500
+INTERNAL = frozenset({"hints", "ratio", "width", "height", "crop_width", "crop_height", "crop_ratio"})
+"""Of a task's parameters: what the size became, not what was asked for."""
+
+
+@router.get("/console/tasks")
+async def task_list(visitor: SomeVisitor) -> Response:
+    request = visitor.request
+    keys, titles = await shown.key_names(visitor), shown.model_titles(visitor)
+    wanted = _filter(request)
+    if tables.wants_csv(request):
+        return await _csv(visitor, wanted, keys)
+    after = tables.query(request, "after")
+    found, has_more = await _found(visitor, wanted, after)
+    rows = shown.rows_of(found, titles, keys)
+    is_running = any(not task.is_final for task in found)
+    return visitor.page(
+        "user/tasks_rows.html" if shell.is_fragment(request) else "user/tasks.html",
+        nav="/console/tasks",
+        rows=rows,
+        paging=tables.Paging.of(request, has_more=has_more, last=found[-1].public_id if found else None),
+        is_filtered=tables.is_filtered(request),
+        every_s=None if after else 3 if is_running else 30,
+        statuses=STATUSES,
+        models=titles,
+        keys={key_public_id(number): name for number, name in keys.items()},
+        operations=wording.OPERATIONS,
+        days=shown.days_of(request),
+    )
+
+
+def _filter(request: Request) -> TaskFilter:
+    status, kind = tables.query(request, "status", STATUSES), tables.query(request, "type", TYPES)
+    days = shown.days_of(request)
+    return TaskFilter(
+        statuses=None if status is None else (status,),
+        model=tables.query(request, "model"),
+        operations=None if kind is None else TYPES[kind],
+        limit=tables.PAGE_ROWS,
+        key_id=find_key_id(tables.query(request, "key") or ""),
+        since=days.since,
+        until=days.until,
+    )
+
+
+async def _found(visitor: Visitor, wanted: TaskFilter, after: str | None) -> tuple[Sequence[TaskView], bool]:
+    """Return one page; of a search for an id that task alone. Raises: InvalidParameter."""
+    principal, text = principal_of(visitor.session), tables.query(visitor.request, "q")
+    if text is None:
+        page = await visitor.services.tasks.page(principal, wanted, after=after)
+        return page.items, page.has_more
+    try:
+        return [
+            await visitor.services.tasks.get(principal, TASK_PREFIX + text.lower().removeprefix(TASK_PREFIX))
+        ], False
+    except TaskNotFound:
+        return [], False
+
+
+async def _csv(visitor: Visitor, wanted: TaskFilter, keys: Mapping[int, str]) -> Response:
+    async def read(after: str | None) -> tuple[Sequence[TaskView], bool]:
+        return await _found(visitor, replace(wanted, limit=CSV_PAGE_ROWS), after)
+
+    rows: list[TaskView] = await tables.all_rows(read, lambda task: task.public_id)
+    return tables.csv_file(
+        "tasks.csv",
+        {
+            "id": lambda task: task.public_id,
+            "created_at": lambda task: task.created_at,
+            "type": lambda task: task.operation.task_type,
+            "model": lambda task: task.model,
+            "status": lambda task: task.public_status,
+            "credits": lambda task: task.charge or 0,
+            "credits_held": lambda task: 0 if task.is_final else task.hold,
+            "key": lambda task: key_public_id(task.key_id),
+            "key_name": lambda task: keys.get(task.key_id),
+            "ended_at": lambda task: task.settled_at,
+            "reason": lambda task: task.error.reason if task.error else None,
+            "prompt": lambda task: task.request.get("prompt"),
+        },
+        rows,
+    )
+
+
+@router.get("/console/tasks/{task_id}")
+async def task_page(visitor: SomeVisitor, task_id: str) -> Response:
+    services, request = visitor.services, visitor.request
+    task = await services.tasks.get(principal_of(visitor.session), task_id)  # theirs, or not found
+    timeline = await services.timelines.get(task.public_id)
+    task = timeline.task
+    keys, now = await shown.key_names(visitor), utcnow()
+    is_fragment = shell.is_fragment(request)
+    ended_now = is_fragment and task.is_final  # nothing asks again: the top bar's balance is to look once more
+    return visitor.page(
+        "user/task_body.html" if is_fragment else "user/task.html",
+        headers={"hx-trigger": "balance"} if ended_now else None,
+        nav="/console/tasks",
+        task=task,
+        row=shown.rows_of([task], shown.model_titles(visitor), keys)[0],
+        operations=wording.OPERATIONS,
+        lines=story(timeline, shell.texts_of(request)),
+        entries=timeline.entries,
+        refunded=timeline.refunded,
+        ahead=await services.queries.ahead(task.id),
+        files=_files(task, now),
+        page_picture=shown.page_picture,
+        was_removed=task.status == "succeeded" and shown.kept_file(task, "result", now) is None,
+        inputs=[(file, _input_picture(task, file, now)) for role in ("input", "mask") for file in task.files_of(role)],
+        params=_params(task),
+        error_text=None if task.error is None else wording.of_error(task.error, shell.texts_of(request)),
+        can_remix=_can_remix(visitor, task, now),
+    )
+
+
+def _files(task: TaskView, now: datetime) -> list[tuple[str, Any, str]]:
+    """Return what can be had of a result: its kind, its file, and a name for it on the visitor's disk."""
+    found = []
+    for role, kind in (("result", task.operation.kind), ("gif", "gif"), ("thumbnail", "thumbnail")):
+        file = shown.kept_file(task, role, now)
+        if file is not None:
+            ending = file.mime.partition("/")[2].replace("jpeg", "jpg").replace("quicktime", "mov")
+            found.append((kind, file, f"{task.public_id}{'-thumbnail' if role == 'thumbnail' else ''}.{ending}"))
+    return found
+
+
+def _input_picture(task: TaskView, file: StoredFile, now: datetime) -> str | None:
+    is_shown = file.mime.startswith("image/") and file.is_kept(now)
+    return previews.address(task, f"input-{file.position}") if is_shown else None
+
+
+def _params(task: TaskView) -> dict[str, Any]:
+    """Return the parameters as the API calls them, defaults included."""
+    params: Mapping[str, Any] = task.request["params"]
+    asked = {name: value for name, value in params.items() if name not in INTERNAL} | dict(params.get("hints") or {})
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _can_remix(visitor: Visitor, task: TaskView, now: datetime) -> bool:
+    model = visitor.services.catalogs.shown().models.get(task.model)
+    is_possible = model is not None and Operation.VIDEO_REMIX in model.operations
+    return is_possible and shown.kept_file(task, "result", now) is not None
+
+
+@router.post("/console/tasks/{task_id}/cancel")
+async def cancel(visitor: SomeVisitor, form: FormDep, task_id: str) -> Response:
+    task = await visitor.services.tasks.cancel(principal_of(visitor.session), task_id)
+    return go(visitor.request, f"/console/tasks/{task.public_id}", done="cancelled")
+
+
+@router.post("/console/tasks/{task_id}/delete")
+async def delete(visitor: SomeVisitor, form: FormDep, task_id: str) -> Response:
+    await visitor.services.tasks.delete(principal_of(visitor.session), task_id)
+    return go(visitor.request, "/console/tasks", done="deleted")

@@ -1,0 +1,282 @@
+"""Who looks at a page, what their form says, and what becomes of errors: every page's first dependencies.
+
+`ConsoleRoute` turns errors into pages. A form that cannot be done is shown again with its words (`Form.refuse`), one
+that was sent twice is done once (`once`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+from urllib.parse import quote, urlencode
+
+import structlog
+from fastapi import Depends, Request
+from fastapi.routing import APIRoute
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.responses import RedirectResponse, Response
+
+from app.accounts.sessions import Session
+from app.api.deps import ServicesDep
+from app.api.errors import public_error, request_id_of
+from app.api.session import CSRF_HEADER, check_origin, check_token, read_session
+from app.console import shell, wording
+from app.errors import InvalidParameter, MediagateError, MethodNotAllowed, RouteNotFound
+from app.journal import Actor
+from app.values import new_id
+from app.wiring import Services
+
+log = structlog.get_logger(__name__)
+
+LOGIN = "/console/login"
+MAX_FORM_BYTES = 2 * 1024 * 1024
+MAX_FIELDS = 500
+FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+
+class SignInNeeded(Exception):
+    """Nobody is signed in, and this page is somebody's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who looks at a page."""
+
+    request: Request
+    services: Services
+    session: Session
+
+    @property
+    def account_id(self) -> int:
+        return self.session.account_id
+
+    @property
+    def actor(self) -> Actor:
+        """For the audit: who changes something from a page."""
+        return Actor(f"{self.session.email} (console)", request_id_of(self.request))
+
+    def page(self, template: str, *, status: int = 200, **context: Any) -> Response:
+        return shell.render(self.request, template, status=status, **context)
+
+    def gettext(self, message: str) -> str:
+        return shell.texts_of(self.request).gettext(message)
+
+    def choices(self, words: Mapping[str, str]) -> list[tuple[str, str]]:
+        """Return values with their translated words, as `ui.select` takes them."""
+        return [(value, self.gettext(word)) for value, word in words.items()]
+
+
+async def find_session(request: Request, services: ServicesDep) -> Session | None:
+    """Return the session of a request, if any; its page finds it in the request's state."""
+    return await read_session(request, services)
+
+
+SessionDep = Annotated[Session | None, Depends(find_session)]
+
+
+async def visitor(request: Request, services: ServicesDep, session: SessionDep) -> Visitor:
+    """Raises: SignInNeeded."""
+    if session is None:
+        raise SignInNeeded
+    structlog.contextvars.bind_contextvars(account_id=session.account_id)
+    return Visitor(request, services, session)
+
+
+SomeVisitor = Annotated[Visitor, Depends(visitor)]
+
+
+async def admin_visitor(request: Request, found: SomeVisitor) -> Visitor:
+    """Raises: RouteNotFound: to everybody else these pages are not there."""
+    if not found.session.is_admin:
+        raise RouteNotFound(f"There is no {request.method} {request.url.path[:200]} here.")
+    return found
+
+
+AdminVisitor = Annotated[Visitor, Depends(admin_visitor)]
+
+
+# --- forms ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Form:
+    """What was sent, as text, and what is wrong with it."""
+
+    fields: dict[str, list[str]] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Small uploads, such as a list of models."""
+    error: str | None = None
+    """About the form as a whole."""
+    errors: dict[str, str] = field(default_factory=dict)
+    """By the field's name."""
+    id: str = ""
+    """Of this showing of the form: it is done once."""
+    error_request_id: str | None = None
+
+    def text(self, name: str, default: str = "") -> str:
+        """Return a field without the spaces around it."""
+        return self.fields.get(name, [default])[0].strip()
+
+    def find(self, name: str) -> str | None:
+        """Return a field, or None when it was left empty."""
+        return self.text(name) or None
+
+    def raw(self, name: str) -> str:
+        """Return a field as it was typed: a password, a document."""
+        return self.fields.get(name, [""])[0]
+
+    def all(self, name: str) -> list[str]:
+        return [value.strip() for value in self.fields.get(name, ()) if value.strip()]
+
+    def number(self, name: str) -> int | None:
+        """Return a whole number, or None when it was left empty. Raises: InvalidParameter."""
+        text = self.text(name).replace(",", "").replace("_", "")
+        if not text:
+            return None
+        try:
+            return int(text)
+        except ValueError:
+            raise InvalidParameter(f"'{name}' must be a whole number.", param=name) from None
+
+    def needed(self, name: str) -> int:
+        """Raises: InvalidParameter, also when it was left empty."""
+        value = self.number(name)
+        if value is None:
+            raise InvalidParameter(f"'{name}' must be a whole number.", param=name)
+        return value
+
+    def is_on(self, name: str) -> bool:
+        return self.text(name) in ("on", "true", "1", "yes")
+
+    def refuse(self, request: Request, error: MediagateError) -> Form:
+        """Note why the form cannot be done; it is shown again, to be sent again. Raises: ``error``, if it is ours."""
+        if error.status >= 500:
+            raise error
+        message = wording.of_error(error, shell.texts_of(request))
+        if error.param and error.param in self.fields:
+            self.errors[error.param] = message
+        else:
+            self.error = message
+        self.error_request_id = request_id_of(request)
+        self.id = str(new_id())
+        return self
+
+
+def blank(**fields: object) -> Form:
+    """Return a form to be shown for the first time, with these values in it."""
+    return Form({name: ["" if value is None else str(value)] for name, value in fields.items()}, id=str(new_id()))
+
+
+async def read_form(request: Request, session: SessionDep) -> Form:
+    """Read a form, after its origin and token were checked.
+
+    Raises: CsrfFailed; InvalidParameter, BodyTooLarge.
+    """
+    check_origin(request)
+    size = request.headers.get("content-length")
+    if size is None or not size.isdigit() or int(size) > MAX_FORM_BYTES:
+        raise InvalidParameter(f"A form may hold {MAX_FORM_BYTES // 1024} KiB.")
+    if not request.headers.get("content-type", "").startswith(FORM_TYPES):
+        raise InvalidParameter("A form is sent as one.")
+    fields: dict[str, list[str]] = {}
+    files: dict[str, bytes] = {}
+    try:
+        sent = await request.form(max_files=4, max_fields=MAX_FIELDS, max_part_size=MAX_FORM_BYTES)
+    except (MultiPartException, HTTPException) as error:
+        raise InvalidParameter("The form could not be read.") from error
+    try:
+        for name, value in sent.multi_items():
+            if isinstance(value, UploadFile):
+                content = await value.read()
+                if value.filename or content:
+                    files[name] = content
+            elif "\x00" in value:
+                raise InvalidParameter(f"'{name[:100]}' must not contain NUL characters.", param=name)
+            else:
+                fields.setdefault(name, []).append(value)
+    finally:
+        await sent.close()
+    form = Form(fields, files)
+    form.id = form.text("form_id")
+    if session is not None:
+        check_token(session, request.headers.get(CSRF_HEADER) or form.text("csrf"))
+    return form
+
+
+FormDep = Annotated[Form, Depends(read_form)]
+
+
+async def once(visitor: Visitor, form: Form) -> bool:
+    """Whether this showing of a form is done for the first time; ask right before doing it.
+
+    What then fails is shown again under another id. A form without an id was not made by a page of ours: it counts as
+    sent before.
+    """
+    return await visitor.services.forms.claim(visitor.account_id, form.id)
+
+
+def sent_before(visitor: Visitor, *, back: str) -> Response:
+    """Answer a form that was sent twice."""
+    return visitor.page("sent_before.html", status=409, back=back)
+
+
+# --- answers --------------------------------------------------------------------------------------------------------
+
+
+def go(request: Request, path: str, *, done: str | None = None, **query: object) -> Response:
+    """Answer a form that was done: see the page, with a notice of `wording.NOTICES`."""
+    query = {name: value for name, value in {**query, "done": done}.items() if value is not None}
+    url = f"{path}?{urlencode(query)}" if query else path
+    if request.headers.get("hx-request") == "true":
+        return Response(status_code=204, headers={"hx-redirect": url, "cache-control": "no-store"})
+    return RedirectResponse(url, status_code=303, headers={"cache-control": "no-store"})
+
+
+class ConsoleRoute(APIRoute):
+    """Answers with pages whatever happens: the way to the sign-in, or what went wrong and the request's id."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except SignInNeeded:
+                return _to_sign_in(request)
+            except Exception as error:  # noqa: BLE001 - what is not ours is logged with its traceback
+                return error_page(request, public_error(error, request))
+
+        return handle
+
+
+def _to_sign_in(request: Request) -> Response:
+    query = f"?{request.url.query}" if request.url.query else ""
+    back = f"{request.url.path}{query}" if request.method == "GET" else "/console"
+    return go(request, LOGIN + ("" if back == "/console" else f"?next={quote(back, safe='')}"))
+
+
+def error_page(request: Request, error: MediagateError) -> Response:
+    """Return a page that says what happened; to a script of ours, a notice that it shows."""
+    request.scope.setdefault("state", {})["reason"] = error.reason  # for the metrics
+    headers = {} if error.retry_after_s is None else {"retry-after": str(error.retry_after_s)}
+    if isinstance(error, MethodNotAllowed):
+        headers["allow"] = "GET, POST"
+    message = wording.of_error(error, shell.texts_of(request))
+    if request.headers.get("hx-request") == "true":
+        notice = {"notice": {"kind": "error", "text": message, "request_id": request_id_of(request)}}
+        headers |= {"hx-reswap": "none", "hx-trigger": json.dumps(notice)}  # ASCII: a header holds nothing else
+        return Response(status_code=error.status, headers={**shell.HEADERS, **headers})
+    return shell.render(
+        request, "error.html", status=error.status, headers=headers, error=error, message=message, nav=None
+    )
+
+
+def safe_next(target: str | None) -> str:
+    """Return where to go after signing in: a page of the console, never another site."""
+    if target and target.startswith("/console") and "//" not in target and "\\" not in target and target.isprintable():
+        return target
+    return "/console"

@@ -1,0 +1,44 @@
+"""The audit log over HTTP: found by who, what, whom, when and why; newest first."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+
+from tests.administrator import Administrator
+from tests.factories import make_account
+
+
+@pytest.fixture
+async def admin(client, services) -> Administrator:
+    return await Administrator.make(client, services)
+
+
+async def test_the_log_is_searched_and_paged(admin, services):
+    account = await make_account(services.engine, credits=0)
+    word = uuid4().hex
+    path, target = f"/accounts/{account.public_id}", f"account:{account.id}"
+    for change in ("suspend", "resume", "suspend"):
+        await admin.call("POST", f"{path}/{change}", {"reason": f"because {word}"})
+
+    async def ids(**search):
+        return [row["id"] for row in (await admin.call("GET", "/audit", params=search))["data"]]
+
+    everything = await ids(target=target)
+    first = await admin.call("GET", "/audit", params={"target": target, "limit": 3})
+    second = await admin.call("GET", "/audit", params={"target": target, "limit": 3, "after": first["last_id"]})
+    sheet = await admin.client.get(
+        "/admin/v1/audit", params={"target": target}, headers=admin.headers | {"accept": "text/csv"}
+    )
+
+    assert everything == sorted(everything, reverse=True)
+    assert [row["id"] for row in first["data"] + second["data"]] == everything
+    assert (first["has_more"], second["has_more"]) == (True, False)
+    assert await ids(q=word.upper()) == await ids(actor=admin.account.email, target=target) == everything[:3]
+    assert await ids(action="account.suspend", target=target) == [everything[0], everything[2]]
+    assert await ids(action="account", target=target) == everything
+    assert await ids(action="acc", target=target) == await ids(to="2020-01-01", target=target) == []
+    assert await ids(**{"from": "2020-01-01"}, target=target) == everything
+    assert [line.split(",")[0] for line in sheet.text.splitlines()[1:]] == [str(number) for number in everything]
+    assert {"account.create", "account.suspend", "account.resume"} <= set(await services.audit_log.actions())

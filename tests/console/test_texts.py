@@ -1,0 +1,85 @@
+"""The catalogue holds every text of the console, whole: nothing missing, nothing left over, nothing guessed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from babel.messages.catalog import Message
+
+from app.accounts.passwords import checked_password
+from app.accounts.principal import check_budget
+from app.console import i18n, wording
+from app.console.visitor import Form
+from app.errors import InvalidParameter
+from tests.console import texts
+
+BRING_UP_TO_DATE = "run: .venv/bin/python -m tests.console.texts"
+
+
+def catalogued() -> dict[str, Message]:
+    """Return the messages of the catalogue by their English singular."""
+    return {
+        (message.id[0] if isinstance(message.id, tuple) else message.id): message
+        for message in i18n.catalog(texts.LANGUAGE)
+        if message.id
+    }
+
+
+def test_every_text_is_translated_and_no_translation_is_left_over():
+    wanted, held = texts.found(), catalogued()
+
+    assert len(wanted) > 200
+    assert wanted.keys() - held.keys() == set(), BRING_UP_TO_DATE
+    assert held.keys() - wanted.keys() == set(), BRING_UP_TO_DATE
+    assert [key for key, message in held.items() if not all(texts.strings(message))] == []
+    assert [key for key, text in wanted.items() if isinstance(text.id, tuple) != isinstance(held[key].id, tuple)] == []
+
+
+def test_no_translation_is_a_guess():
+    catalog = i18n.catalog(texts.LANGUAGE)
+
+    assert [message.id for message in catalog if message.id and message.fuzzy] == []
+    assert list(catalog.obsolete) == []
+
+
+def test_a_translation_has_the_placeholders_of_its_text():
+    wrong = {}
+    for key, message in catalogued().items():
+        wanted = texts.placeholders(" ".join(message.id) if isinstance(message.id, tuple) else message.id)
+        for string in texts.strings(message):
+            if texts.placeholders(string) != wanted:
+                wrong[key] = string
+
+    assert wrong == {}
+
+
+def test_scripts_get_the_texts_that_they_use_and_no_others():
+    used = {key for key, text in texts.found().items() if any(name.endswith(".js") for name in text.files)}
+
+    module = i18n.script(texts.LANGUAGE)
+
+    assert used
+    assert json.loads(module.removeprefix("export default ").removesuffix(";\n")).keys() == used
+
+
+def test_the_file_is_what_the_command_would_write():
+    assert texts.merge()[0] == texts.PO.read_text(encoding="utf-8"), BRING_UP_TO_DATE
+
+
+@pytest.mark.parametrize(
+    "refuse",
+    [
+        lambda: checked_password("short"),
+        lambda: checked_password("aaaaaaaaaaaaaaaa"),
+        lambda: check_budget(-1, "day"),
+        lambda: Form({"rpm": ["many"]}).number("rpm"),
+        lambda: Form({"budget": ["1.5"]}).number("budget"),
+    ],
+    ids=["short", "easy", "budget", "rpm", "fraction"],
+)
+def test_a_sentence_of_a_service_that_is_translated_is_the_one_it_says(refuse):
+    with pytest.raises(InvalidParameter) as refused:
+        refuse()
+
+    assert refused.value.message in wording.SENTENCES
