@@ -9,6 +9,7 @@ from __future__ import annotations
 import gettext
 import io
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
@@ -105,13 +106,13 @@ class Texts:
 
     def ago(self, value: datetime, now: datetime | None = None) -> str:
         """3 minutes ago"""
-        return dates.format_timedelta(value - (now or utcnow()), add_direction=True, locale=self._locale)
+        return _spaced(dates.format_timedelta(value - (now or utcnow()), add_direction=True, locale=self._locale))
 
     def duration(self, value: timedelta) -> str:
         seconds = value.total_seconds()
         if seconds < 60:
             return self.gettext("%(seconds)s s") % {"seconds": self.number(seconds, 2 if seconds < 10 else 1)}
-        return dates.format_timedelta(value, threshold=1.5, format="short", locale=self._locale)
+        return _spaced(dates.format_timedelta(value, threshold=1.5, format="short", locale=self._locale))
 
     def size(self, size_bytes: int) -> str:
         """1536 -> 1.5 KiB"""
@@ -121,6 +122,11 @@ class Texts:
                 return f"{self.number(value, 0 if unit == 'B' else 1)} {unit}"
             value /= 1024
         return f"{self.number(value, 1)} TiB"
+
+
+def _spaced(text: str) -> str:
+    """3天前 -> 3 天前, as all our texts are written"""
+    return re.sub(r"(?<=\d)(?=[\u4e00-\u9fff])", " ", text)
 
 
 @cache

@@ -31,7 +31,7 @@ async def test_a_new_password_needs_the_old_one_and_ends_the_other_sessions(clie
     short = await tab.post(f"{AT}/password", {"old_password": PASSWORD, "new_password": "short"}, on=AT)
     page = await tab.post(f"{AT}/password", {"old_password": PASSWORD, "new_password": new}, on=AT)
 
-    assert (wrong.status, wrong.alert) == (401, "This is not your present password.")
+    assert (wrong.status, wrong.alert) == (401, "This is not your current password.")
     assert (short.status, "12 to 128" in short.alert) == (400, True)
     assert PASSWORD not in wrong.html + short.html
     assert page.url == f"{AT}?done=password-changed"

@@ -112,7 +112,7 @@ async def test_a_link_sets_a_password_once_and_signs_in(tab, services, client, p
     assert (short.status, "12 to 128" in short.alert) == (400, True)
     assert (page.status, page.url) == (200, lands_on)
     for again in (await Tab(client).get(at), await Tab(client).send(at, {"password": PASSWORD})):
-        assert (again.status, again.title) == (410, "This link works no more")
+        assert (again.status, again.title) == (410, "This link no longer works")
     assert await services.logins.sign_in(account.email, PASSWORD, peer=None) == account.id
 
 

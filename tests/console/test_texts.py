@@ -8,10 +8,13 @@ import pytest
 from babel.messages.catalog import Message
 
 from app.accounts.passwords import checked_password
-from app.accounts.principal import check_budget
+from app.accounts.principal import check_budget, check_rpm
 from app.console import i18n, wording
+from app.console.admin.model_forms import reason
 from app.console.visitor import Form
+from app.credits.lines import checked_posting, checked_reference
 from app.errors import InvalidParameter
+from app.journal import checked_reason
 from tests.console import texts
 
 BRING_UP_TO_DATE = "run: .venv/bin/python -m tests.console.texts"
@@ -54,6 +57,22 @@ def test_a_translation_has_the_placeholders_of_its_text():
     assert wrong == {}
 
 
+def test_every_translation_can_be_filled_in():
+    """Templates fill in every text: a bare percent sign in one would break its page."""
+    wrong = []
+    for key, message in catalogued().items():
+        wanted = texts.placeholders(" ".join(message.id) if isinstance(message.id, tuple) else message.id)
+        values = {name[2:-2]: "1" for name in wanted if name.startswith("%")}
+        for string in texts.strings(message):
+            try:
+                string % values
+            except (ValueError, TypeError, KeyError):
+                if any(not str(path).endswith(".js") for path, _line in message.locations):
+                    wrong.append(key)
+
+    assert wrong == []
+
+
 def test_scripts_get_the_texts_that_they_use_and_no_others():
     used = {key for key, text in texts.found().items() if any(name.endswith(".js") for name in text.files)}
 
@@ -75,8 +94,14 @@ def test_the_file_is_what_the_command_would_write():
         lambda: check_budget(-1, "day"),
         lambda: Form({"rpm": ["many"]}).number("rpm"),
         lambda: Form({"budget": ["1.5"]}).number("budget"),
+        lambda: Form({"amount": [""]}).needed("amount"),
+        lambda: reason(Form({"reason": [""]})),
+        lambda: check_rpm(0),
+        lambda: checked_posting("adjust", 5, None, None),
+        lambda: checked_reference(""),
+        lambda: checked_reason(""),
     ],
-    ids=["short", "easy", "budget", "rpm", "fraction"],
+    ids=["short", "easy", "budget", "rpm", "fraction", "amount", "why", "rate", "correction", "reference", "reason"],
 )
 def test_a_sentence_of_a_service_that_is_translated_is_the_one_it_says(refuse):
     with pytest.raises(InvalidParameter) as refused:

@@ -129,7 +129,7 @@ async def test_a_task_tells_its_story_without_what_is_the_operators(tab, service
 
     page = await tab.get(at)
 
-    for words in ("Accepted: 30 credits put aside", "Sent to the model", "20 credits charged", "10 credits given back"):
+    for words in ("Accepted: 30 credits held", "Sent to the model", "20 credits charged", "10 credits released"):
         assert words in page.text
     assert "/console/ledger?after=3" in page.links  # its line is the second
     assert "test/model-a" not in page.html  # the upstream's account
@@ -142,7 +142,7 @@ async def test_a_waiting_task_says_its_place_and_is_cancelled_then_deleted(tab, 
     at = f"/console/tasks/{task_public_id(task_id)}"
 
     part = await tab.get(at, headers=PART)
-    assert "1 task is before this one" in part.text
+    assert "1 task ahead of this one" in part.text
     assert (part.root.one(id="task")["hx-trigger"], HOSTILE in part.html) == ("every 2s", False)
 
     cancelled = await tab.post(f"{at}/cancel", on=at)

@@ -36,6 +36,18 @@ OPTIONS = {"templates/**.html": {"extensions": "jinja2.ext.do", "silent": "false
 PLACEHOLDER = re.compile(r"%\(\w+\)[a-z]|\{\w+\}")
 HEADER = """\
 # The console in Simplified Chinese. English is in the code: `python -m tests.console.texts` brings this up to date.
+#
+# Words, one for each thing:
+#   account 账号            API key, secret 密钥       credits 积分            ledger 账本
+#   hold 冻结, release 解冻   charge 扣费              refund 退款, 退还        spend 消耗
+#   top-up 充值             grant 赠送              correction 更正         redeem code 兑换码
+#   upstream 上游           vendor 厂商             provider 提供方         route 路由
+#   task 任务               accepted 已受理          running 进行中          result 结果
+#   image, picture 图片      prompt 提示词            mask 蒙版              remix 续拍
+#   playground 创作台        gallery 作品            revoke 吊销             suspend, disable 停用
+#   endpoint 端点           delivery 投递           check the books 对账     reference 参考号
+# The reader is 你. ID, URL, Base URL, Webhook, worker, YAML and JSON stay as they are. Chinese punctuation (，。：、),
+# and a space between Chinese and Latin letters or digits.
 msgid ""
 msgstr ""
 "Content-Type: text/plain; charset=utf-8\\n"

@@ -154,7 +154,7 @@ async def _revoke_batch_page(visitor: Visitor, batch: str, form: Form, *, status
         status=status,
         nav=CODES,
         title=visitor.gettext("Revoke what is left of a batch"),
-        text=visitor.gettext("Nobody can redeem its open codes any more. What was redeemed stays."),
+        text=visitor.gettext("Its unused codes can no longer be redeemed. Redeemed codes stay as they are."),
         button=visitor.gettext("Revoke"),
         is_danger=True,
         action=f"{CODES}/batches/{batch}/revoke",

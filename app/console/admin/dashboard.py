@@ -158,7 +158,7 @@ async def _steps(visitor: Visitor) -> Sequence[Step]:
         ),
         Step(
             _("Create the first user"),
-            _("The invitation link is shown once: send it to its person."),
+            _("The invitation link is shown once: send it to the user."),
             "/console/admin/users/new",
             await was_done("account.create", apart_from=f"account:{visitor.account_id}"),
         ),

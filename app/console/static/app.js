@@ -43,6 +43,24 @@ export async function api(path, { method = "GET", body, headers = {}, signal } =
   return response.status === 204 ? null : response.json();
 }
 
+// Sentences of our API are English. What people meet often is said again, by its reason, in the page's language.
+const REASONS = {
+  content_policy_violation: _("The content filter refused this request. Change the prompt or the pictures."),
+  insufficient_credits: _("There are not enough credits for this."),
+  key_budget_exhausted: _("The budget of this key is used up."),
+  model_not_found: _("There is no such model."),
+  overloaded: _("The gateway is busy. Try again in a moment."),
+  provider_unavailable: _("No upstream can make this right now. Try again in a moment."),
+  task_not_found: _("There is no such task, or it was deleted."),
+  too_many_requests: _("Too many requests. Wait a little, then try again."),
+  upstream_error: _("The upstream could not make this. Try again, or choose another model."),
+};
+
+/** Return what an error of our API, or of a task, says to the reader; nothing where there is none. */
+export function said(error) {
+  return language === "en" ? error?.message : REASONS[error?.reason] ?? error?.message;
+}
+
 /** What our API refused: its sentence, its reason, and the request's id. */
 export class ApiError extends Error {
   static async of(response) {
@@ -52,7 +70,7 @@ export class ApiError extends Error {
     } catch (problem) {
       error = { message: _("The server did not answer as expected.") };
     }
-    const made = new ApiError(error.message);
+    const made = new ApiError(said(error));
     Object.assign(made, { status: response.status, reason: error.reason, param: error.param });
     made.requestId = error.request_id ?? response.headers.get("x-request-id");
     return made;

@@ -117,7 +117,7 @@ export class Fields {
     const isOptional = spec.default == null;
     if (isShape || (spec.values.length <= FEW && !isOptional)) return this.radios(spec, value, described, isShape);
     const select = element("select", { id, ...described },
-      isOptional ? element("option", { value: "" }, _("As the model likes")) : null,
+      isOptional ? element("option", { value: "" }, _("Model's choice")) : null,
       ...spec.values.map((one) => element("option", { value: one.value, selected: one.value === value }, one.text)));
     return { box: element("div", { class: "field" }, element("label", { for: id }, spec.label), select), read: () => select.value || null };
   }

@@ -95,7 +95,7 @@ export class Inputs {
           taken += 1;
           this.forgive(spec.name);
         } catch (broken) {
-          this.refuse(spec.name, _("{name} is no picture that can be read.", { name }));
+          this.refuse(spec.name, _("{name} cannot be read as a picture.", { name }));
         }
       }
     }
@@ -109,7 +109,7 @@ export class Inputs {
     const { fileBytes, types } = this.limits;
     if (blob.size > fileBytes) return _("{name} is {size}: a file may be at most {limit}. Nothing was sent.", { name, size: bytes(blob.size), limit: bytes(fileBytes) });
     if (blob.size === 0) return _("{name} is empty.", { name });
-    if (blob.type && !types.includes(blob.type)) return _("{name} is no PNG, JPEG or WebP.", { name });
+    if (blob.type && !types.includes(blob.type)) return _("{name} is not a PNG, JPEG or WebP file.", { name });
     return null;
   }
 
@@ -233,7 +233,7 @@ export class Inputs {
       this.texts.set(spec.name, input.value);
       this.changed();
     });
-    const more = spec.single ? "" : _("One a line, at most {count}.", { count: spec.maximum });
+    const more = spec.single ? "" : _("One per line, at most {count}.", { count: spec.maximum });
     const error = element("p", { class: "error", id: `e-${spec.name}`, hidden: true });
     const box = element("div", { class: "field", "data-field": spec.name }, element("label", { for: id }, spec.label, " ", element("span", { class: "optional" }, _("optional"))), input,
       element("p", { class: "help", id: `h-${spec.name}` }, `${spec.help} ${more}`.trim()), error);

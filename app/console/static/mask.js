@@ -54,7 +54,7 @@ class Brush {
       done(made);
     };
     this.dialog = element("dialog", { class: "wide mask-dialog", "aria-labelledby": "mask-title" },
-      element("div", { class: "dialog-head" }, element("div", {}, element("h2", { id: "mask-title" }, _("Paint what may change")), element("p", { class: "muted small" }, _("Only the violet part is made anew; the rest stays as it is."))),
+      element("div", { class: "dialog-head" }, element("div", {}, element("h2", { id: "mask-title" }, _("Paint what may change")), element("p", { class: "muted small" }, _("Only the violet part is made again; the rest stays as it is."))),
         button("x", _("Close"), () => finish(false), { small: true })),
       element("div", { class: "row mask-tools" }, this.paintButton, this.eraseButton,
         element("label", { class: "row mask-size", for: "mask-size" }, element("span", { class: "small" }, _("Brush size")), this.range), this.undoButton, this.redoButton, invert, clear),

@@ -1,6 +1,6 @@
 // The playground: puts the form together, prices it, sends it, and hands what comes of it to the list of runs.
 
-import { api, csrf, data, element, gettext as _, number, toast, ApiError } from "./app.js";
+import { api, csrf, data, element, gettext as _, language as spoken, number, toast, ApiError } from "./app.js";
 import { Fields } from "./fields.js";
 import { address, button, icon, preview } from "./icons.js";
 import { Inputs } from "./inputs.js";
@@ -132,14 +132,22 @@ async function quote() {
     if (!(error instanceof ApiError)) return;
     fields.forgive();
     inputs.forgive();
-    if (showError(error)) at("price-note").textContent = _("This cannot be made: see the field that is marked.");
+    if (showError(error)) at("price-note").textContent = _("This cannot be made. See the marked field.");
   }
+}
+
+/** Return how a price comes about. The API's own words, which are English, say a little more. */
+function priceNote(found) {
+  if (spoken === "en") return found.explain;
+  const values = { quantity: number(found.quantity), each: number(found.unit_credits) };
+  if (found.unit === "second") return _("{quantity} s × {each} credits", values);
+  return found.unit === "image" ? _("{quantity} image × {each} credits", values) : _("{quantity} call × {each} credits", values);
 }
 
 function showPrice(found) {
   price = found;
   at("generate-text").textContent = found ? (found.credits === 1 ? _("Generate · 1 credit") : _("Generate · {count} credits", { count: number(found.credits) })) : _("Generate");
-  at("price-note").textContent = found?.explain ?? "";
+  at("price-note").textContent = found ? priceNote(found) : "";
   const lacks = found !== null && found.credits > credits;
   at("funds").hidden = !lacks;
   at("funds").classList.toggle("error", lacks);
@@ -210,7 +218,7 @@ async function send(sent, sketch) {
 /** The answer was lost: sent again under the same key, the request is done once. */
 function showUnsent(sent, sketch) {
   const place = at("form-error");
-  place.replaceChildren(element("div", { class: "alert bad" }, icon("circle-alert"), element("div", {}, element("p", {}, _("The gateway could not be reached. Trying again costs nothing twice.")), button("refresh-cw", _("Try again"), () => {
+  place.replaceChildren(element("div", { class: "alert bad" }, icon("circle-alert"), element("div", {}, element("p", {}, _("The gateway could not be reached. Try again: you are not charged twice.")), button("refresh-cw", _("Try again"), () => {
     showError(null);
     send(sent, sketch);
   }, { class: "small" }))));
@@ -250,7 +258,7 @@ async function useResult(task) {
   if (task.type.startsWith("video")) {
     const poster = task.result?.videos?.[0]?.thumbnail_url ? "thumbnail" : null;
     if (poster) await useAddress(address(task, poster), `${task.id}.jpg`);
-    else toast(_("This video has no picture to go on from. Open it and use one of its frames."), "error");
+    else toast(_("This video has no cover picture. Open it and use one of its frames."), "error");
   } else await useAddress(address(task), `${task.id}.png`);
 }
 
@@ -269,7 +277,7 @@ async function useBlob(blob, name, field = null) {
   if (remix) endRemix();
   const taken = await inputs.add([blob], field, [name]);
   if (taken) {
-    say(_("{name} is an input now.", { name }));
+    say(_("{name} was added to the inputs.", { name }));
     form.scrollIntoView({ block: "start" });
     prompt.area.focus({ preventScroll: true });
   }
@@ -353,7 +361,7 @@ const first = page.model ?? kept.model ?? page.defaultModel;
 prompt.value = start.prompt ?? kept.prompt ?? "";
 runs.restore(page.runs);
 choose(models.get(first) ?? page.models[0], start.values ?? null);
-if (start.isLost) toast(_("That task is not there any more, or cannot be used here."), "error");
+if (start.isLost) toast(_("That task no longer exists, or cannot be used here."), "error");
 if (start.remix) {
   beginRemix(start.remix);
 }

@@ -1,6 +1,6 @@
 // The tasks of this page, newest first: each is watched until it has ended, by events or, where they fail, by asking.
 
-import { api, element, gettext as _, number, toast } from "./app.js";
+import { api, element, gettext as _, number, said, toast } from "./app.js";
 import { address, button, icon, moment, preview } from "./icons.js";
 import { open as view } from "./viewer.js";
 
@@ -142,7 +142,7 @@ export class Runs {
       this.hooks.ended(task);
       const title = this.hooks.title(task.model);
       if (task.status === "completed") this.hooks.say(task.type.startsWith("video") ? _("The video of {model} is ready.", { model: title }) : _("The picture of {model} is ready.", { model: title }));
-      else this.hooks.say(task.status === "failed" ? _("{model} failed: {error}", { model: title, error: task.error?.message ?? "" }) : _("The task was cancelled."));
+      else this.hooks.say(task.status === "failed" ? _("{model} failed: {error}", { model: title, error: said(task.error) ?? "" }) : _("The task was cancelled."));
     } else if (isNews) this.hooks.say(`${this.hooks.title(task.model)}: ${STATES[task.status][0]}`);
   }
 
@@ -189,9 +189,9 @@ export class Runs {
     } else if (isOver(task)) {
       frame.classList.add("run-none");
       frame.style.aspectRatio = "";
-      if (task.status === "completed") frame.append(icon("clock"), element("p", {}, _("The result is kept no more.")));
+      if (task.status === "completed") frame.append(icon("clock"), element("p", {}, _("The result is no longer kept.")));
       else if (task.status === "failed") frame.append(this.failure(run));
-      else frame.append(icon("ban"), element("p", {}, task.error?.message ?? _("The task was cancelled.")));
+      else frame.append(icon("ban"), element("p", {}, said(task.error) ?? _("The task was cancelled.")));
     } else {
       run.bar = element("progress", { max: 100, "aria-label": _("Progress") });
       run.percent = element("span", { class: "num small" });
@@ -206,7 +206,7 @@ export class Runs {
     const known = Object.fromEntries(JSON.parse(sessionStorage.getItem(IDS) ?? "[]"));
     const requestId = error?.request_id ?? run.requestId ?? known[id];
     const line = (name, text) => (text ? element("p", { class: "small run-id" }, element("span", {}, name), element("code", {}, text), element("button", { type: "button", class: "ghost small", "data-copy": text, "aria-label": `${_("Copy")} ${text}` }, icon("copy"))) : null);
-    return element("div", { class: "alert bad" }, icon("circle-alert"), element("div", {}, element("p", {}, error?.message ?? _("The task failed.")), element("p", { class: "small" }, error?.reason ?? ""), line(_("Request id"), requestId), line(_("Task"), id)));
+    return element("div", { class: "alert bad" }, icon("circle-alert"), element("div", {}, element("p", {}, said(error) ?? _("The task failed.")), element("p", { class: "small" }, error?.reason ?? ""), line(_("Request id"), requestId), line(_("Task"), id)));
   }
 
   tools(run) {
@@ -233,7 +233,7 @@ export class Runs {
     if (!run.note) return;
     const isQueued = task.status === "queued" && run.ahead != null;
     run.note.hidden = !isQueued;
-    if (isQueued) run.note.textContent = run.ahead === 0 ? _("Next in the queue") : _("{count} before it in the queue", { count: number(run.ahead) });
+    if (isQueued) run.note.textContent = run.ahead === 0 ? _("Next in the queue") : _("{count} ahead of it in the queue", { count: number(run.ahead) });
   }
 
   // --- what one can do ----------------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ export class Runs {
     try {
       const task = await api(`/v1/tasks/${run.task.id}/cancel`, { method: "POST" });
       this.update(run, task);
-      if (!isOver(task)) toast(_("Cancellation was asked for. What an upstream has begun may still be finished, and charged."), "info");
+      if (!isOver(task)) toast(_("Cancellation requested. What an upstream has begun may still be finished, and charged."), "info");
     } catch (error) {
       pressed.disabled = false;
       toast(error.message, "error", error.requestId);

@@ -42,7 +42,7 @@ async def change_password(visitor: SomeVisitor, form: FormDep) -> Response:
     except MediagateError as error:
         form.refuse(visitor.request, error)
         if isinstance(error, WrongPassword):
-            form.error, form.errors["old_password"] = None, visitor.gettext("This is not your present password.")
+            form.error, form.errors["old_password"] = None, visitor.gettext("This is not your current password.")
         return await _page(visitor, password=form, status=error.status)
     return go(visitor.request, HERE, done="password-changed")
 

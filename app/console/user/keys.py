@@ -32,7 +32,7 @@ SCOPES: Mapping[str, tuple[str, str]] = {
     "admin:*": (_("Administration"), _("Everything an administrator can do, through the API")),
 }
 """What each scope lets a key do, in words."""
-PERIODS: Mapping[str, str] = {"total": _("In all"), "day": _("Each day (UTC)"), "month": _("Each month (UTC)")}
+PERIODS: Mapping[str, str] = {"total": _("In total"), "day": _("Each day (UTC)"), "month": _("Each month (UTC)")}
 LIVES: Mapping[str, str] = {
     "": _("Never"),
     "7": _("In 7 days"),

@@ -47,11 +47,11 @@ def _lines(timeline: Timeline, texts: Texts) -> Iterator[Line]:
     def told(text: str, amount: int) -> str:
         return text % {"amount": texts.number(amount)}
 
-    accepted = ngettext("Accepted: %(amount)s credit put aside", "Accepted: %(amount)s credits put aside", task.hold)
+    accepted = ngettext("Accepted: %(amount)s credit held", "Accepted: %(amount)s credits held", task.hold)
     yield Line(task.created_at, told(accepted, task.hold))
     yield from _moves(timeline.moves, texts.gettext)
     if task.cancel_requested_at is not None:
-        yield Line(task.cancel_requested_at, texts.gettext("Cancellation was asked for"))
+        yield Line(task.cancel_requested_at, texts.gettext("Cancellation requested"))
     for entry in timeline.entries:
         amount = abs(entry.amount)
         if entry.kind == "capture":
@@ -61,7 +61,7 @@ def _lines(timeline: Timeline, texts: Texts) -> Iterator[Line]:
         yield Line(entry.created_at, told(text, amount), seq=entry.seq)
     released = task.hold - (task.charge or 0)
     if task.settled_at is not None and released:
-        given_back = ngettext("%(amount)s credit given back", "%(amount)s credits given back", released)
+        given_back = ngettext("%(amount)s credit released", "%(amount)s credits released", released)
         yield Line(task.settled_at, told(given_back, released))
     for notice in timeline.notices:
         if notice.delivered_at is not None:

@@ -24,7 +24,7 @@ async def test_a_user_comes_in_by_a_link_and_gets_credits(open_page: OpenPage, m
     await page.get_by_label("E-mail").fill(EMAIL)
     await page.get_by_label("Name").fill("Newcomer")
     await page.get_by_role("button", name="Create user").click()
-    await expect(page.get_by_role("heading", name="The user is created")).to_be_visible()
+    await expect(page.get_by_role("heading", name="User created")).to_be_visible()
     await page.get_by_role("button", name="Copy the link").click()
     await expect(page.get_by_text("Copied.")).to_be_visible()
     link = await copied(page)
