@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import structlog
 from arq.worker import Function, Worker, func
@@ -87,12 +88,39 @@ async def _consume(services: Services, steps: StepRunner, stop: asyncio.Event) -
         wait_s = min(wait_s * 2, RESTART_MAX_S)
 
 
-def _worker(services: Services, steps: StepRunner) -> Worker:
+class _Consumer(Worker):
+    """arq's worker, whose last words about a job can be waited for.
+
+    arq shields them from a cancellation and looks at them no more: they would meet a connection that we have closed.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.writing: set[asyncio.Task[Any]] = set()
+
+    async def finish_job(self, *arguments: Any, **options: Any) -> None:
+        with self._noted():
+            await super().finish_job(*arguments, **options)
+
+    async def finish_failed_job(self, *arguments: Any, **options: Any) -> None:
+        with self._noted():
+            await super().finish_failed_job(*arguments, **options)
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        task = asyncio.current_task()
+        if task is not None:
+            self.writing.add(task)
+            task.add_done_callback(self.writing.discard)
+        yield
+
+
+def _worker(services: Services, steps: StepRunner) -> _Consumer:
     settings = services.settings
     if settings.redis_url is None:
         raise RuntimeError("open_services checks this")
     jobs = settings.worker_jobs
-    return Worker(
+    return _Consumer(
         functions=functions(),
         queue_name=QUEUE_NAME,
         redis_pool=make_redis(settings.redis_url.get_secret_value(), max_connections=jobs + 10),
@@ -112,7 +140,7 @@ def _worker(services: Services, steps: StepRunner) -> Worker:
     )
 
 
-async def _end(worker: Worker, running: asyncio.Task[None]) -> None:
+async def _end(worker: _Consumer, running: asyncio.Task[None]) -> None:
     """End arq's loop and its jobs, which only wait for steps of ours, and close the worker's own connections."""
     tasks = [running, *worker.tasks.values()]
     while left := [task for task in tasks if not task.done()]:
@@ -120,6 +148,9 @@ async def _end(worker: Worker, running: asyncio.Task[None]) -> None:
             task.cancel()  # more than once if need be: a client library may swallow it
         await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
     await asyncio.gather(*tasks, return_exceptions=True)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CANCEL_AGAIN_S):
+            await asyncio.gather(*worker.writing, return_exceptions=True)
     await close_redis(worker.pool)
 
 
