@@ -50,6 +50,8 @@ class Intake:
     """Set when the caller has hung up."""
     task_id: UUID | None = None
     """The task this request made, or joined: from then on every answer is about it."""
+    request_id: str | None = None
+    """By which people find what our log says about this request."""
     is_replay: bool = False
     """The task is that of an earlier request."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from app.db import make_engine
 
 FOLDER = Path(__file__).resolve().parent.parent / "migrations"
 LOCK = 0x6D656469_61676174  # one number for "mediagate migrates": two deploys at once take turns
+TURN_S = 0.1
 
 
 def _config(connection: Connection | None = None) -> Any:
@@ -38,6 +40,13 @@ async def current_revision(connection: AsyncConnection) -> str | None:
     return found[0] if found else None
 
 
+async def _take_turn(lock: AsyncConnection) -> None:
+    """Wait for the lock by asking again: one that waits in a query holds up every index the other builds."""
+    await lock.execution_options(isolation_level="AUTOCOMMIT")
+    while not (await lock.exec_driver_sql("SELECT pg_try_advisory_lock($1)", (LOCK,))).scalar_one():  # noqa: ASYNC110
+        await asyncio.sleep(TURN_S)
+
+
 async def migrate(url: str, revision: str = "head") -> str | None:
     """Move the database to ``revision`` and return where it stands then. Safe to run twice, or at once."""
     from alembic import command
@@ -50,7 +59,7 @@ async def migrate(url: str, revision: str = "head") -> str | None:
     )
     try:
         async with engine.connect() as lock, engine.connect() as work:
-            await lock.exec_driver_sql("SELECT pg_advisory_lock($1)", (LOCK,))
+            await _take_turn(lock)
 
             def run(connection: Connection) -> None:
                 if revision in ("base",) or revision.startswith("-"):

@@ -36,6 +36,32 @@ async def test_down_undoes_everything_that_up_did(fresh_database: Callable[..., 
     assert await objects_of(url) == made
 
 
+async def test_an_index_that_was_left_half_built_is_built_again(fresh_database: Callable[..., str]) -> None:
+    url = fresh_database()
+    await migrate(url, "0012")
+    owner = make_engine(url, role=None, pooled=False)
+    await once(owner, "CREATE INDEX tasks_settled_new ON tasks (id)")
+    await once(owner, "CREATE INDEX audit_at ON audit (id)")
+    await once(
+        owner,
+        """UPDATE pg_index SET indisvalid = false
+            WHERE indexrelid IN ('tasks_settled_new'::regclass, 'audit_at'::regclass)""",
+    )
+
+    await migrate(url)
+
+    rows = await once(
+        owner,
+        """SELECT indexname AS name, indexdef AS made FROM pg_indexes JOIN pg_index ON indexrelid = indexname::regclass
+            WHERE (indexname ~ '^(tasks_settled|files_expiry)' OR indexname = 'audit_at') AND indisvalid""",
+    )
+    made = {row["name"]: row["made"] for row in rows}
+    assert set(made) == {"tasks_settled", "files_expiry", "audit_at"}
+    assert "INCLUDE (status" in made["tasks_settled"]
+    assert made["audit_at"].endswith("(at)")
+    await owner.dispose()
+
+
 async def test_keys_that_were_rotated_before_get_their_whole_life_back(fresh_database: Callable[..., str]) -> None:
     url = fresh_database()
     await migrate(url, "0006")

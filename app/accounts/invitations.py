@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.accounts.logins import store_password
 from app.accounts.passwords import Passwords, checked_password
+from app.accounts.sessions import end_links
 from app.accounts.tokens import Tokens, token_hash
 from app.accounts.users import resolved
 from app.db import read, retried, transaction
@@ -86,7 +87,7 @@ class Invitations:
                         f"{found['email']} has a password already: to set another one, make a link to reset it.",
                         param="purpose",
                     )
-                await connection.exec_driver_sql(_DROP_OTHERS, (found["id"],))
+                await end_links(connection, found["id"])
                 made = await connection.exec_driver_sql(_MAKE, (token_hash(token), found["id"], purpose, ttl))
                 after = {"purpose": purpose, "expires_at": made.scalar_one()} | ({"reason": why} if why else {})
                 await note(connection, actor, "account.link", f"account:{found['id']}", after=after)
@@ -114,6 +115,7 @@ class Invitations:
                 used = await connection.exec_driver_sql(_USE, (token_hash(token), now))
                 if used.first() is None:  # somebody else was quicker
                     raise LinkExpired
+                await connection.exec_driver_sql(_VOUCHED_FOR, (invitation.account_id,))
                 await store_password(connection, invitation.account_id, hashed, actor=Actor(invitation.email))
 
         await retried(work)
@@ -134,7 +136,6 @@ def _invitation(row: Any) -> Invitation:
 _LOCK_ACCOUNT = """
 SELECT id, email, EXISTS (SELECT FROM passwords p WHERE p.account_id = a.id) AS has_password
   FROM accounts a WHERE (id = $1 OR lower(email) = lower($2)) AND state <> 'closed' FOR NO KEY UPDATE"""
-_DROP_OTHERS = "DELETE FROM sign_in_links WHERE account_id = $1 AND used_at IS NULL"
 _MAKE = """
 INSERT INTO sign_in_links (token_hash, account_id, purpose, expires_at) VALUES ($1, $2, $3, now() + $4::interval)
 RETURNING expires_at"""
@@ -148,3 +149,5 @@ UPDATE sign_in_links l SET used_at = now() FROM accounts a
  WHERE l.token_hash = $1 AND l.used_at IS NULL AND l.expires_at > coalesce($2::timestamptz, now())
    AND a.id = l.account_id AND a.state <> 'closed'
 RETURNING l.account_id"""
+# An administrator has sent the link to whom the account belongs.
+_VOUCHED_FOR = "UPDATE accounts SET is_self_registered = false WHERE id = $1 AND is_self_registered"

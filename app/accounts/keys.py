@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from pydantic import SecretStr
 from redis.asyncio import Redis
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.accounts.key_info import KeyInfo, KeySearch, key_info, key_public_id, list_keys, search_keys
 from app.accounts.news import tell
@@ -27,12 +27,14 @@ from app.accounts.principal import (
     mint_secret,
 )
 from app.db import retried, transaction
-from app.errors import AccountNotFound, InvalidParameter, KeyNotFound
+from app.errors import AccountNotFound, AccountSuspended, InvalidParameter, KeyNotFound
 from app.journal import SYSTEM, Actor, changes, checked_reason, note
 
 __all__ = ["SCOPES", "KeyInfo", "KeySearch", "Keys", "MintedKey", "Principal", "is_well_formed", "mint_secret"]
 
 MAX_OVERLAP = timedelta(days=30)
+MAX_OWN_KEYS = 100
+"""Live keys of one account, where its owner makes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,14 @@ class MintedKey:
 
     def __repr__(self) -> str:
         return f"MintedKey(id={self.id}, secret='{PREFIX}...{self.secret[-4:]}')"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who changes a key of his own, and is no operator there: what holds for him and for no administrator."""
+
+    most_rpm: int | None
+    """What the setting gives to every key; None: there is no such limit."""
 
 
 class Keys:
@@ -70,18 +80,22 @@ class Keys:
         period: Period = "total",
         rpm: int | None = None,
         expires_at: datetime | None = None,
+        owner: Owner | None = None,
         actor: Actor = SYSTEM,
     ) -> MintedKey:
         """Make a key with its budget row, in one transaction.
 
         No scopes: all but admin. ``models`` None: all; their names are the caller's to check against the catalogue.
         ``budget``: the most this key may spend per ``period``, in credits; None: no limit. ``rpm``: requests a minute;
-        None: the setting's. Raises: AccountNotFound, InvalidParameter, WrongPepper.
+        None: the setting's. ``owner``: who makes one of his own, and may have so many.
+        Raises: AccountNotFound, AccountSuspended, InvalidParameter, WrongPepper.
         """
         wanted = checked_scopes(scopes)
         networks = checked_networks(cidrs)
         check_budget(budget, period)
         check_rpm(rpm)
+        if owner is not None:
+            _check_raise("rpm", rpm, None, most=owner.most_rpm)
         if len(name) > 100 or not (name.isprintable()):
             raise InvalidParameter("'name' must be at most 100 printable characters.", param="name")
         async with transaction(self._engine) as connection:
@@ -89,11 +103,15 @@ class Keys:
             account = found.mappings().first()
             if account is None:
                 raise AccountNotFound(f"acct_{account_id}")
+            if account["state"] != "active":
+                raise AccountSuspended
             if ADMIN_SCOPE in wanted and not account["is_admin"]:
                 raise InvalidParameter(
                     f"The scope '{ADMIN_SCOPE}' is for administrators' accounts; {account['email']} is none.",
                     param="scopes",
                 )
+            if owner is not None:
+                await _check_count(connection, account_id)
             version = await self._pepper.version(connection)
             secret = mint_secret()
             made = await connection.exec_driver_sql(
@@ -130,12 +148,18 @@ class Keys:
             return MintedKey(key_id, secret)
 
     async def rotate(
-        self, key_id: int, overlap: timedelta = timedelta(hours=24), *, actor: Actor = SYSTEM
+        self,
+        key_id: int,
+        overlap: timedelta = timedelta(hours=24),
+        *,
+        owner: Owner | None = None,
+        actor: Actor = SYSTEM,
     ) -> MintedKey:
         """Make a successor with the same rights and life span; the old key works on for ``overlap`` (at most 30 days).
 
         The two share one budget: what the one has spent or holds is gone for the other, now and later. Raises:
-        KeyNotFound for a key that is unknown or dead, InvalidParameter for one that has a working successor already.
+        KeyNotFound for a key that is unknown or dead, AccountSuspended, InvalidParameter for one that has a working
+        successor already.
         """
         if not timedelta(0) <= overlap <= MAX_OVERLAP:
             raise InvalidParameter("The overlap must be between 0 and 30 days.", param="overlap")
@@ -145,14 +169,19 @@ class Keys:
             # The order is the ledger's: the keys' rows, then their budgets.
             await connection.exec_driver_sql(_LOCK_FAMILY, (key_id,))
             old = await connection.exec_driver_sql(_LOCK_LIVE_KEY, (key_id,))
-            if old.first() is None:
+            row = old.first()
+            if row is None:
                 raise KeyNotFound(key_public_id(key_id))
+            if (await connection.exec_driver_sql(_OWNER_STATE, (key_id,))).scalar() != "active":
+                raise AccountSuspended
             successor = (await connection.exec_driver_sql(_LIVE_SUCCESSOR, (key_id,))).scalar()
             if successor is not None:
                 raise InvalidParameter(
                     f"{key_public_id(key_id)} was replaced by {key_public_id(successor)} already. Rotate that one.",
                     param="key",
                 )
+            if owner is not None and overlap:
+                await _check_count(connection, row.account_id)
             made = await connection.exec_driver_sql(
                 _SUCCESSOR, (key_id, self._pepper.mac(secret), version, secret[-4:])
             )
@@ -191,10 +220,12 @@ class Keys:
         period: Period = "total",
         max_in_flight: int | None = None,
         rpm: int | None = None,
+        owner: Owner | None = None,
         actor: Actor = SYSTEM,
     ) -> KeyInfo:
         """Set a key's limits, busy or not, and those of the keys it shares its budget with; None takes one away.
 
+        An ``owner`` lowers requests a minute and tasks at once, or keeps them: an administrator may have set them.
         Raises: KeyNotFound, InvalidParameter.
         """
         check_budget(budget, period)
@@ -210,6 +241,9 @@ class Keys:
                 rows = {row["id"]: {name: row[name] for name in wanted} for row in found}
                 if key_id not in rows:
                     raise KeyNotFound(key_public_id(key_id))
+                if owner is not None:
+                    _check_raise("rpm", rpm, rows[key_id]["rpm"], most=owner.most_rpm)
+                    _check_raise("max_in_flight", max_in_flight, rows[key_id]["max_in_flight"], most=None)
                 await connection.exec_driver_sql(_SET_LIMITS, (list(rows), *wanted.values()))
                 for one, before in rows.items():
                     was, now = changes(before, wanted)
@@ -234,7 +268,29 @@ class Keys:
         return await search_keys(self._engine, wanted)
 
 
-_ACCOUNT = "SELECT email, is_admin FROM accounts WHERE id = $1 AND state <> 'closed'"
+def _check_raise(name: str, wanted: int | None, present: int | None, *, most: int | None) -> None:
+    """Raises: InvalidParameter where an owner would give a key more than it has, or than a new one may have."""
+    limit = most if present is None else present
+    if limit is None or (wanted is None and present is None):
+        return
+    if wanted is None or wanted > limit:
+        raise InvalidParameter(f"'{name}' may be at most {limit} here. An administrator can raise it.", param=name)
+
+
+async def _check_count(connection: AsyncConnection, account_id: int) -> None:
+    """Raises: InvalidParameter. Who makes keys of one account at once takes turns."""
+    await connection.exec_driver_sql("SELECT 1 FROM accounts WHERE id = $1 FOR NO KEY UPDATE", (account_id,))
+    if (await connection.exec_driver_sql(_COUNT, (account_id,))).scalar_one() >= MAX_OWN_KEYS:
+        raise InvalidParameter(f"An account has at most {MAX_OWN_KEYS} active keys. Revoke one first.", param="key")
+
+
+_COUNT = """
+SELECT count(*) FROM api_keys WHERE account_id = $1 AND NOT is_console AND revoked_at IS NULL
+   AND (expires_at IS NULL OR expires_at > now())"""
+# Locked, not shared, as `_check_count` does: who is suspended or loses their rights meanwhile gets no key on the way.
+_ACCOUNT = "SELECT email, is_admin, state FROM accounts WHERE id = $1 AND state <> 'closed' FOR NO KEY UPDATE"
+_OWNER_STATE = """
+SELECT a.state FROM accounts a JOIN api_keys k ON k.account_id = a.id WHERE k.id = $1 FOR NO KEY UPDATE OF a"""
 
 _MINT = """
 WITH made AS (
@@ -248,7 +304,7 @@ SELECT k.id FROM api_keys k JOIN key_budgets b ON coalesce(b.family, b.api_key_i
  WHERE b.api_key_id = $1 FOR NO KEY UPDATE OF k"""
 
 _LOCK_LIVE_KEY = """
-SELECT id FROM api_keys WHERE id = $1 AND NOT is_console
+SELECT id, account_id FROM api_keys WHERE id = $1 AND NOT is_console
    AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) FOR NO KEY UPDATE"""
 
 _LIVE_SUCCESSOR = """

@@ -10,9 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.accounts import tries
 from app.accounts.passwords import Passwords, checked_password
-from app.accounts.sessions import Language, Theme, close_sessions
+from app.accounts.sessions import Language, Theme, close_sessions, end_links
 from app.accounts.strangers import source_of
 from app.accounts.tries import Mark
+from app.accounts.users import MAX_EMAIL_CHARS
 from app.db import once, read, retried, transaction
 from app.errors import AccountNotFound, InvalidParameter, WrongPassword
 from app.journal import SYSTEM, Actor, note
@@ -20,7 +21,7 @@ from app.journal import SYSTEM, Actor, note
 FREE_TRIES, FORGET = 5, timedelta(hours=1)
 """Of one person from one place."""
 FREE_TRIES_OF_A_SOURCE, FORGET_OF_A_SOURCE = 50, timedelta(minutes=10)
-"""Of everybody from one place, which may be a whole office."""
+"""Of everybody from one place, which may be a whole office. Who signed in from there lately is not kept out by it."""
 LANGUAGES, THEMES = ("en", "zh_CN"), ("system", "light", "dark")
 
 
@@ -47,11 +48,12 @@ class Logins:
         Unknown, closed and without a password take as long as a wrong one, and are told the same. Raises:
         WrongPassword, TooManyTries, Overloaded.
         """
-        email = email.strip().lower()
+        email = email.strip()[: MAX_EMAIL_CHARS + 1].lower()  # one too many is nobody's
         source = source_of(peer) or ""
         person = Mark(f"sign-in {source} {email}", FREE_TRIES, FORGET)
         everybody = Mark(f"sign-in {source}", FREE_TRIES_OF_A_SOURCE, FORGET_OF_A_SOURCE)
-        marks = [person, everybody] if source else [person]
+        is_known = bool(await read(self._engine, _KNOWN_PLACE, (person.digest, now, tries.KNOWN_FOR)))
+        marks = [person, everybody] if source and not is_known else [person]
         await self._count(marks, now)
         rows = await read(self._engine, _BY_EMAIL, (email,)) if _is_text(email) else []
         stored: str | None = rows[0]["hash"] if rows else None
@@ -64,6 +66,7 @@ class Logins:
             async with transaction(self._engine) as connection:
                 await tries.forget(connection, marks[:1], wholly=True)
                 await tries.forget(connection, marks[1:], wholly=False)
+                await connection.exec_driver_sql(_REMEMBER_PLACE, (person.digest, now))
                 if renewed is not None:
                     await connection.exec_driver_sql(_RENEW, (account_id, stored, renewed))
 
@@ -152,7 +155,8 @@ class Logins:
 async def store_password(
     connection: AsyncConnection, account_id: int, hashed: str, *, actor: Actor, keep: str | None = None
 ) -> None:
-    """Replace an account's password, end its sessions but ``keep``, and note it: one transaction, the caller's."""
+    """Replace an account's password, end its sessions but ``keep`` and its links, and note it, in one transaction."""
+    await end_links(connection, account_id)
     await connection.exec_driver_sql(_STORE, (account_id, hashed))
     await close_sessions(connection, account_id, keep=keep)
     await note(connection, actor, "account.password", f"account:{account_id}", after={"password": "set"})
@@ -166,6 +170,13 @@ def _is_text(email: str) -> bool:
 _BY_EMAIL = """
 SELECT p.account_id, p.hash FROM passwords p JOIN accounts a ON a.id = p.account_id
  WHERE lower(a.email) = lower($1) AND a.state <> 'closed'"""
+# The mark names a person and a place, as a hash of both.
+_KNOWN_PLACE = (
+    "SELECT 1 FROM sign_in_places WHERE mark = $1 AND last_at > coalesce($2::timestamptz, now()) - $3::interval"
+)
+_REMEMBER_PLACE = """
+INSERT INTO sign_in_places AS p (mark, last_at) VALUES ($1, coalesce($2::timestamptz, now()))
+ON CONFLICT (mark) DO UPDATE SET last_at = greatest(p.last_at, excluded.last_at)"""
 _HASH = "SELECT hash FROM passwords WHERE account_id = $1"
 _IDENTITIES = "SELECT issuer, subject, created_at, seen_at FROM identities WHERE account_id = $1 ORDER BY created_at"
 _EMAIL = "SELECT email FROM accounts WHERE id = $1 AND state <> 'closed'"

@@ -157,6 +157,11 @@ class Oidc:
             raise SignInRefused(
                 "The account of this e-mail address belongs to another identity. Ask your administrator."
             )
+        if found is not None and found["is_self_registered"]:  # by whoever typed the address first: not proven theirs
+            raise SignInRefused(
+                "The account of this e-mail address was registered with a password. Sign in with that password, or ask "
+                "your administrator for a link to reset it."
+            )
         actor = Actor(email)
         if found is None:
             account_id = await self._registration.open_account(connection, email, person.name, actor=actor)
@@ -179,6 +184,7 @@ _KNOWN = """
 UPDATE identities i SET seen_at = now() FROM accounts a
  WHERE i.issuer = $1 AND i.subject = $2 AND a.id = i.account_id RETURNING i.account_id, a.state"""
 _BY_EMAIL = """
-SELECT id, state, EXISTS (SELECT FROM identities i WHERE i.account_id = a.id AND i.issuer = $2) AS is_linked
+SELECT id, state, is_self_registered,
+       EXISTS (SELECT FROM identities i WHERE i.account_id = a.id AND i.issuer = $2) AS is_linked
   FROM accounts a WHERE lower(email) = lower($1) FOR NO KEY UPDATE"""
 _REMEMBER = "INSERT INTO identities (issuer, subject, account_id) VALUES ($1, $2, $3)"

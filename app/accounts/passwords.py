@@ -54,13 +54,16 @@ class Passwords:
             self._waiting -= 1
 
     def _hash(self, password: str) -> str:
+        _check_length(password, "password")
         return self._hasher.hash(normal(password))
 
     def _verify(self, stored: str | None, password: str) -> bool:
         if self._dummy is None:
             self._dummy = self._hasher.hash(secrets.token_urlsafe())
+        if len(password) > MAX_CHARS:  # nobody's: it takes as long as any other, and no longer
+            stored, password = None, ""
         try:
-            fits = self._hasher.verify(stored or self._dummy, normal(password)[: 4 * MAX_CHARS])
+            fits = self._hasher.verify(stored or self._dummy, normal(password))
         except (VerificationError, InvalidHashError):
             return False
         return fits and stored is not None
@@ -68,9 +71,9 @@ class Passwords:
 
 def checked_password(password: str, *, email: str = "", param: str = "password") -> str:
     """Return it as it is to be hashed. Raises: InvalidParameter, for one that is too short or too easy to guess."""
+    _check_length(password, param)
     password = normal(password)
-    if not MIN_CHARS <= len(password) <= MAX_CHARS:
-        raise InvalidParameter(f"A password has {MIN_CHARS} to {MAX_CHARS} characters.", param=param)
+    _check_length(password, param, least=MIN_CHARS)
     simple = password.casefold()
     if len(set(simple)) < MIN_DIFFERENT or simple in (email.casefold(), email.casefold().partition("@")[0]):
         raise InvalidParameter(
@@ -79,6 +82,15 @@ def checked_password(password: str, *, email: str = "", param: str = "password")
     return password
 
 
+def _check_length(password: str, param: str, *, least: int = 0) -> None:
+    """Raises: InvalidParameter."""
+    if not least <= len(password) <= MAX_CHARS:
+        raise InvalidParameter(f"A password has {MIN_CHARS} to {MAX_CHARS} characters.", param=param)
+
+
 def normal(password: str) -> str:
-    """Return one spelling for what looks alike: keyboards differ in how they write an accent. No half characters."""
+    """Return one spelling for what looks alike: keyboards differ in how they write an accent. No half characters.
+
+    For what is at most ``MAX_CHARS`` long: a hundred thousand accents on one letter would stop the process for minutes.
+    """
     return unicodedata.normalize("NFKC", password.encode("utf-8", "replace").decode("utf-8"))

@@ -12,7 +12,7 @@ from app.accounts.logins import store_password
 from app.accounts.passwords import Passwords, checked_password
 from app.accounts.strangers import source_of
 from app.accounts.tries import Mark
-from app.accounts.users import insert_account
+from app.accounts.users import MAX_EMAIL_CHARS, insert_account
 from app.db import transaction
 from app.errors import RegistrationClosed
 from app.journal import Actor
@@ -43,7 +43,7 @@ class Registration:
         """
         if not self.is_open:
             raise RegistrationClosed
-        email = email.strip()
+        email = email.strip()[: MAX_EMAIL_CHARS + 1]  # one too many is enough to be refused
         checked_password(password, email=email)
         source = source_of(peer)
         if source is not None:
@@ -51,13 +51,22 @@ class Registration:
                 await tries.count(connection, [Mark(f"register {source}", FREE_OF_A_SOURCE, FORGET)], now=now)
         hashed = await self._passwords.hash(password)
         async with transaction(self._engine) as connection:
-            account_id = await self.open_account(connection, email, name, actor=Actor(email))
+            account_id = await self.open_account(connection, email, name, is_self_registered=True, actor=Actor(email))
             await store_password(connection, account_id, hashed, actor=Actor(email))
         return account_id
 
-    async def open_account(self, connection: AsyncConnection, email: str, name: str, *, actor: Actor) -> int:
+    async def open_account(
+        self, connection: AsyncConnection, email: str, name: str, *, is_self_registered: bool = False, actor: Actor
+    ) -> int:
         """Make an account with its first credits, in the caller's transaction. Raises: as `insert_account`."""
-        account = await insert_account(connection, email, name=name.strip() or None, is_admin=False, actor=actor)
+        account = await insert_account(
+            connection,
+            email,
+            name=name.strip() or None,
+            is_admin=False,
+            is_self_registered=is_self_registered,
+            actor=actor,
+        )
         if self._credits:
             await self._grant(connection, account.id, self._credits, actor)
         return account.id

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.accounts.tokens import Tokens, token_hash
 from app.accounts.tries import KEEP as KEEP_TRIES
+from app.accounts.tries import KNOWN_FOR
 from app.accounts.users import State, resolved
 from app.db import once, read, retried, transaction
 from app.errors import AccountNotFound
@@ -115,11 +116,14 @@ class Sessions:
             raise AccountNotFound(f"acct_{account_id}")
         return OpenedSession(token, session)
 
-    async def find(self, token: str, *, now: datetime | None = None) -> Session | None:
-        """Return whose token it is, and note that it was seen; None for one that never worked or works no more."""
+    async def find(self, token: str, *, touch: bool = True, now: datetime | None = None) -> Session | None:
+        """Return whose token it is, and note that it was seen; None for one that never worked or works no more.
+
+        Without ``touch`` it is read only: a page left open asks by itself, and nobody is there.
+        """
         if not self._tokens.is_ours(token):
             return None
-        arguments = (token_hash(token), now, self._idle, TOUCH_EVERY)
+        arguments = (token_hash(token), now, self._idle, TOUCH_EVERY, touch)
         rows = await read(self._engine, _FIND, arguments)  # to be seen twice changes nothing
         return _session(rows[0], csrf=csrf_of(token)) if rows else None
 
@@ -137,7 +141,12 @@ class Sessions:
 
     async def prune(self) -> None:
         """Forget what has ended: sessions, links, failed tries, and sign-ins that came back from a provider."""
-        for sql, arguments in ((_PRUNE_SESSIONS, (self._idle,)), (_PRUNE_LINKS, ()), (_PRUNE_TRIES, (KEEP_TRIES,))):
+        for sql, arguments in (
+            (_PRUNE_SESSIONS, (self._idle,)),
+            (_PRUNE_LINKS, ()),
+            (_PRUNE_TRIES, (KEEP_TRIES,)),
+            (_PRUNE_PLACES, (KNOWN_FOR,)),
+        ):
             await once(self._engine, sql, arguments)
         await once(self._engine, "DELETE FROM oidc_states WHERE expires_at < now()")
 
@@ -147,7 +156,8 @@ class Sessions:
         return len(rows)
 
     async def end_all(self, reference: str | int, *, reason: str, actor: Actor) -> int:
-        """Sign somebody out everywhere, from this commit on, and return of how many sessions. They may sign in again.
+        """Sign somebody out everywhere, from this commit on, and return of how many sessions. They may sign in again,
+        with what they have: links that nobody has used end too.
 
         Raises: AccountNotFound, also for a closed one; InvalidParameter for an empty reason.
         """
@@ -158,6 +168,7 @@ class Sessions:
                 account_id = (await connection.exec_driver_sql(_LOCK_NAMED, (number, email))).scalar()
                 if account_id is None:
                     raise AccountNotFound(str(reference))
+                await end_links(connection, account_id)
                 ended = (await connection.exec_driver_sql(_CLOSE_OTHERS, (account_id, None))).all()
                 after = {"sessions": len(ended), "reason": why}
                 await note(connection, actor, "account.sign_out", f"account:{account_id}", after=after)
@@ -179,6 +190,11 @@ def session_number(session_id: str | None) -> int | None:
 async def close_sessions(connection: AsyncConnection, account_id: int, *, keep: str | None = None) -> None:
     """End an account's sessions but one, in the transaction of what makes that necessary."""
     await connection.exec_driver_sql(_CLOSE_OTHERS, (account_id, session_number(keep)))
+
+
+async def end_links(connection: AsyncConnection, account_id: int) -> None:
+    """End an account's links that nobody has used, in the caller's transaction."""
+    await connection.exec_driver_sql(_END_LINKS, (account_id,))
 
 
 async def _need_console_key(connection: AsyncConnection, account_id: int) -> None:
@@ -241,7 +257,7 @@ found AS (
      AND a.state <> 'closed'),
 touched AS (
   UPDATE sessions s SET seen_at = clock.now FROM found, clock
-   WHERE s.id = found.id AND found.seen_at < clock.now - $4::interval)
+   WHERE $5::boolean AND s.id = found.id AND found.seen_at < clock.now - $4::interval)
 SELECT * FROM found"""  # noqa: S608 - constants
 
 _LIST = f"""{_SESSION}
@@ -252,5 +268,7 @@ _PRUNE_SESSIONS = "DELETE FROM sessions WHERE expires_at < now() OR seen_at < no
 _PRUNE_LINKS = """
 DELETE FROM sign_in_links WHERE expires_at < now() - interval '1 day' OR used_at < now() - interval '1 day'"""
 _PRUNE_TRIES = "DELETE FROM sign_in_tries WHERE last_at < now() - $1::interval"
+_PRUNE_PLACES = "DELETE FROM sign_in_places WHERE last_at < now() - $1::interval"
+_END_LINKS = "DELETE FROM sign_in_links WHERE account_id = $1 AND used_at IS NULL"
 _CLOSE = "DELETE FROM sessions WHERE account_id = $1 AND id = $2 RETURNING id"
 _CLOSE_OTHERS = "DELETE FROM sessions WHERE account_id = $1 AND id IS DISTINCT FROM $2::bigint RETURNING id"

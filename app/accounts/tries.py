@@ -21,6 +21,8 @@ MOST_COUNTED = 20
 """Beyond the free ones: who goes on for a week is not remembered for a year."""
 KEEP = timedelta(days=7)
 """Longer than any count takes to be forgotten."""
+KNOWN_FOR = timedelta(days=30)
+"""How long a place is known as one that a person signed in from."""
 
 
 @dataclass(frozen=True, slots=True)

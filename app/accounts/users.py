@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.accounts.news import tell
+from app.accounts.principal import ADMIN_SCOPE
 from app.db import containing, read, retried, transaction
 from app.errors import AccountBusy, AccountExists, AccountNotFound, InvalidParameter, LastAdmin
 from app.journal import SYSTEM, Actor, changes, checked_reason, note
@@ -176,7 +177,9 @@ class Accounts:
 
         async def work() -> tuple[Account, Sequence[int]]:
             async with transaction(self._engine) as connection:
-                if wanted.get("state") == "closed":  # the order is the ledger's: keys, then their account
+                if (
+                    wanted.get("state") == "closed" or wanted.get("is_admin") is False
+                ):  # the order is the ledger's: keys, then their account
                     await connection.exec_driver_sql(_LOCK_KEYS, (number, email))
                 found = await connection.exec_driver_sql(_LOCK, (number, email))
                 row = found.mappings().one_or_none()
@@ -199,6 +202,8 @@ class Accounts:
                     why["revoked_keys"] = len(keys)
                 elif account.is_admin or "is_admin" in now:  # what a key may do follows it
                     keys = (await connection.exec_driver_sql(_LIVE_KEYS, (account.id,))).scalars().all()
+                if now.get("is_admin") is False:
+                    await _end_admin_scopes(connection, account, actor)
                 await note(connection, actor, action, f"account:{account.id}", before=was, after=now | why)
                 return account, keys
 
@@ -209,15 +214,24 @@ class Accounts:
 
 
 async def insert_account(
-    connection: AsyncConnection, email: str, *, name: str | None, is_admin: bool, actor: Actor
+    connection: AsyncConnection,
+    email: str,
+    *,
+    name: str | None,
+    is_admin: bool,
+    is_self_registered: bool = False,
+    actor: Actor,
 ) -> Account:
-    """Open an account in the caller's transaction. Raises: InvalidParameter; AccountExists, which ends it."""
+    """Open an account in the caller's transaction. ``is_self_registered``: nobody has vouched for its e-mail.
+
+    Raises: InvalidParameter; AccountExists, which ends the transaction.
+    """
     email = email.strip()
     if len(email) > MAX_EMAIL_CHARS or not email.isprintable() or not _EMAIL.fullmatch(email):
         raise InvalidParameter(f"'{email[:MAX_EMAIL_CHARS]}' is not an e-mail address.", param="email")
     name = _checked_name(name or email.partition("@")[0][:MAX_NAME_CHARS])
     try:
-        made = await connection.exec_driver_sql(_CREATE, (email, name, is_admin))
+        made = await connection.exec_driver_sql(_CREATE, (email, name, is_admin, is_self_registered))
     except IntegrityError as error:
         raise AccountExists(email) from error
     account = _account(made.mappings().one())
@@ -242,6 +256,20 @@ async def _end_keys(connection: AsyncConnection, account: Account) -> Sequence[i
     await connection.exec_driver_sql("DELETE FROM sessions WHERE account_id = $1", (account.id,))
     await connection.exec_driver_sql("DELETE FROM sign_in_links WHERE account_id = $1", (account.id,))
     return list((await connection.exec_driver_sql(_REVOKE_KEYS, (account.id,))).scalars().all())
+
+
+async def _end_admin_scopes(connection: AsyncConnection, account: Account, actor: Actor) -> None:
+    """Take an administrator's rights from an account's keys, so that they do not come back with a later promotion.
+
+    A key that had no other scope is revoked: no scopes would mean all of a user's.
+    """
+    for row in (await connection.exec_driver_sql(_END_ADMIN_SCOPES, (account.id, ADMIN_SCOPE))).mappings().all():
+        left = [scope for scope in row["scopes"] if scope != ADMIN_SCOPE]
+        after = {"scopes": left} if left else {"revoked": True}
+        before = {"scopes": row["scopes"]} if left else {"revoked": False}
+        await note(
+            connection, actor, "key.scopes" if left else "key.revoke", f"key:{row['id']}", before=before, after=after
+        )
 
 
 def _checked_name(text: str) -> str:
@@ -275,7 +303,7 @@ def _account(row: Any) -> Account:
     )
 
 
-_CREATE = "INSERT INTO accounts (email, name, is_admin) VALUES ($1, $2, $3) RETURNING *"
+_CREATE = "INSERT INTO accounts (email, name, is_admin, is_self_registered) VALUES ($1, $2, $3, $4) RETURNING *"
 _LIST = "SELECT * FROM accounts ORDER BY id"
 _GET = "SELECT * FROM accounts WHERE (id = $1 OR lower(email) = lower($2))"
 _PENNILESS = """
@@ -293,6 +321,13 @@ SELECT k.id FROM api_keys k JOIN accounts a ON a.id = k.account_id
 _LIVE_KEYS = "SELECT id FROM api_keys WHERE account_id = $1 AND revoked_at IS NULL"
 _REVOKE_KEYS = """
 UPDATE api_keys SET revoked_at = now() WHERE account_id = $1 AND revoked_at IS NULL AND NOT is_console RETURNING id"""
+_END_ADMIN_SCOPES = """
+WITH old AS (SELECT id, scopes FROM api_keys
+              WHERE account_id = $1 AND $2 = ANY(scopes) AND revoked_at IS NULL AND NOT is_console
+              ORDER BY id FOR NO KEY UPDATE)
+UPDATE api_keys k SET scopes = CASE WHEN old.scopes <@ ARRAY[$2] THEN old.scopes ELSE array_remove(old.scopes, $2) END,
+       revoked_at = CASE WHEN old.scopes <@ ARRAY[$2] THEN now() END
+  FROM old WHERE k.id = old.id RETURNING k.id, old.scopes"""
 _SEARCH = """
 SELECT * FROM accounts
  WHERE ($1::text IS NULL OR lower(email) LIKE $1 OR lower(name) LIKE $1 OR id = $2::bigint)

@@ -71,7 +71,8 @@ async def read_body(request: Request, *, settings: Settings, spool: Path) -> Int
             raise Overloaded("The server has no room for uploads now. Try again.", retry_after_s=10) from error
         raise
     settled = settle_fields(fields)
-    return Intake(fields=settled, spool=spool, sent=_sent(request, settled))
+    request_id = request.scope.get("state", {}).get("request_id")
+    return Intake(fields=settled, spool=spool, sent=_sent(request, settled), request_id=request_id)
 
 
 def _sent(request: Request, fields: dict[str, Any]) -> Sent:

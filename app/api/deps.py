@@ -139,6 +139,17 @@ def pays_for(scope: str) -> Callable[..., Coroutine[Any, Any, Principal]]:
     return check
 
 
+async def may_redeem(principal: AnyPrincipal) -> Principal:
+    """Return a caller who may add credits: a key that only reads changes nothing, the balance included.
+
+    Raises: ScopeMissing.
+    """
+    principal.require_scope(ACCOUNT_READ)
+    if principal.scopes.isdisjoint((IMAGES_WRITE, VIDEOS_WRITE)):
+        principal.require_scope(IMAGES_WRITE)
+    return principal
+
+
 def _repeats(request: Request) -> bool:
     """Whether the request may mean a task that was paid for already: that costs nothing."""
     return "idempotency-key" in request.headers or request.headers.get("x-stainless-retry-count", "0") != "0"
@@ -150,6 +161,7 @@ VideosPrincipal = Annotated[Principal, Depends(pays_for(VIDEOS_WRITE))]
 TasksPrincipal = Annotated[Principal, Depends(requires(TASKS_READ))]
 FilesPrincipal = Annotated[Principal, Depends(requires(FILES_READ))]
 AccountPrincipal = Annotated[Principal, Depends(requires(ACCOUNT_READ))]
+RedeemPrincipal = Annotated[Principal, Depends(may_redeem)]
 
 
 def require_write(request: Request, principal: Principal, view: TaskView) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
+import structlog
 from starlette.requests import Request
 
 from app.accounts.principal import Network, is_inside
+
+log = structlog.get_logger(__name__)
 
 MAX_HOPS = 20
 
@@ -28,6 +32,18 @@ def peer_of(request: Request, proxies: Sequence[Network]) -> str | None:
         if not is_inside(peer, proxies):
             break
     return peer
+
+
+def warn_of_unknown_proxy(request: Request, proxies: Sequence[Network]) -> None:
+    """Log, once in a process, that a proxy we do not know sends people here: all of them count as one place."""
+    host = request.client.host if request.client else None
+    if "x-forwarded-for" in request.headers and host and not is_inside(host, proxies):
+        _warn_once()
+
+
+@cache
+def _warn_once() -> None:
+    log.warning("sign_in.unknown_proxy", remedy="Set MEDIAGATE_TRUSTED_PROXIES if a proxy of yours stands in front.")
 
 
 def without_port(address: str) -> str:

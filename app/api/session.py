@@ -16,6 +16,8 @@ from app.wiring import Services
 
 SECURE_COOKIE, PLAIN_COOKIE = "__Host-mg", "mg"
 CSRF_HEADER = "x-csrf-token"
+TIMER_HEADER = "x-timer"
+"""Our pages' scripts send it with what they ask by themselves: that keeps no session from ending by idleness."""
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
@@ -32,8 +34,8 @@ async def read_session(request: Request, services: Services) -> Session | None:
     """Return who is signed in, looked up once per request; None when nobody is."""
     state = request.scope.setdefault("state", {})
     if "session" not in state:
-        token = request.cookies.get(cookie_name(services.settings))
-        state["session"] = None if token is None else await services.sessions.find(token)
+        token, touch = request.cookies.get(cookie_name(services.settings)), TIMER_HEADER not in request.headers
+        state["session"] = None if token is None else await services.sessions.find(token, touch=touch)
     found: Session | None = state["session"]
     return found
 

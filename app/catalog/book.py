@@ -48,6 +48,7 @@ class Book:
         providers: Mapping[str, Capabilities],
         work_dir: Path,
         in_force: Callable[[], Catalog] | None = None,
+        needs_https: bool = False,
     ) -> None:
         """``catalog`` is the files', which the seed is taken from; ``in_force`` returns the one that routes must fit.
 
@@ -60,7 +61,7 @@ class Book:
         self._work_dir = work_dir
         self._is_seeded = False
         self._shown: int | None = None
-        self.upstreams = UpstreamRows(engine, self._box, providers)
+        self.upstreams = UpstreamRows(engine, self._box, providers, needs_https=needs_https)
         self.routes = RouteRows(engine, in_force or (lambda: catalog), providers)
 
     async def purge(self, *, after: timedelta = upkeep.PURGE_AFTER) -> int:

@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from enum import Enum
+from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -78,11 +79,31 @@ def checked_url(url: str | None) -> str | None:
     return url.rstrip("/")
 
 
+def origin_of(url: str | None) -> tuple[str, str, int] | None:
+    """Return whom a secret is sent to: scheme, host and port. None: the provider's own address."""
+    if url is None:
+        return None
+    parsed = urlsplit(url)
+    return parsed.scheme, parsed.hostname or "", parsed.port or (443 if parsed.scheme == "https" else 80)
+
+
+def is_in_the_open(url: str | None) -> bool:
+    """Whether a secret would travel unsealed over public networks: plain http to a host that is not plainly private."""
+    scheme, host, _port = origin_of(url) or ("https", "", 443)
+    if scheme != "http":
+        return False
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return "." in host and not host.endswith((".localhost", ".local", ".internal", ".lan", ".home.arpa"))
+    return not (address.is_private or address.is_loopback or address.is_link_local)
+
+
 def checked_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
     """Raises: InvalidParameter for what JSON or the database cannot hold."""
     try:
         text = json.dumps(options or {}, allow_nan=False, ensure_ascii=False)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         text = "\0"
     if len(text) > MAX_OPTIONS_CHARS or not is_storable(text) or "\\u0000" in text:
         raise InvalidParameter("'options' must be a JSON object of at most 100,000 characters.", param="options")

@@ -27,6 +27,8 @@ from app.catalog.rows import (
     checked_options,
     checked_url,
     from_json,
+    is_in_the_open,
+    origin_of,
     rows_of,
     unknown,
 )
@@ -75,10 +77,19 @@ class Version:
 class UpstreamRows:
     """The accounts. Every change is one transaction with its audit row."""
 
-    def __init__(self, engine: AsyncEngine, box: SecretBox, providers: Mapping[str, Capabilities]) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        box: SecretBox,
+        providers: Mapping[str, Capabilities],
+        *,
+        needs_https: bool = False,
+    ) -> None:
+        """``needs_https``: as in production, where plain http is for private networks."""
         self._engine = engine
         self._box = box
         self._providers = providers
+        self._needs_https = needs_https
 
     async def list(self) -> Sequence[UpstreamInfo]:
         """Return every account, by name; deleted ones as long as tasks of theirs may run."""
@@ -109,7 +120,7 @@ class UpstreamRows:
         checked_name(name)
         if provider not in self._providers:
             raise unknown("provider", provider, self._providers)
-        version = Version(checked_url(base_url), checked_options(options), checked_secret(secret))
+        version = Version(self._address(base_url), checked_options(options), checked_secret(secret))
         checked_number("concurrency", concurrency, 1, MAX_CONCURRENCY)
         async with changing(self._engine) as connection:
             await self.insert(connection, name, provider, version, concurrency=concurrency, actor=actor)
@@ -123,8 +134,11 @@ class UpstreamRows:
         base_url: str | Keep | None = KEEP,
         options: Mapping[str, Any] | Keep = KEEP,
         concurrency: int | Keep = KEEP,
+        secret: SecretStr | Keep | None = KEEP,
     ) -> UpstreamInfo:
-        """Change what is given. Another address or other options hold for new tasks only.
+        """Change what is given. Another address, other options or another secret hold for new tasks only.
+
+        A stored secret goes to no other host: with another scheme, host or port it must be given again.
 
         Raises: UpstreamNotFound, InvalidParameter, WrongSecretsKey, SecretDamaged.
         """
@@ -133,17 +147,27 @@ class UpstreamRows:
             before = _public(row)
             after = dict(before)
             if base_url is not KEEP:
-                after["base_url"] = checked_url(base_url)
+                after["base_url"] = self._address(base_url)
+                is_moved = origin_of(after["base_url"]) != origin_of(before["base_url"])
+                if is_moved and secret is KEEP and row["ciphertext"] is not None:
+                    raise InvalidParameter(
+                        "'base_url' names another host: give the secret again with it, for what is stored is sent to "
+                        "no other one.",
+                        param="base_url",
+                    )
             if options is not KEEP:
                 after["options"] = checked_options(options)
             if concurrency is not KEEP:
                 after["concurrency"] = checked_number("concurrency", concurrency, 1, MAX_CONCURRENCY)
-            if after != before:
-                if (after["base_url"], after["options"]) != (before["base_url"], before["options"]):
-                    secret = self.secret_of(row)
-                    after["version"] = await self._renew(
-                        connection, row, Version(after["base_url"], after["options"], secret)
-                    )
+            if secret is not KEEP:
+                checked_secret(secret)
+                before["has_secret"], after["has_secret"] = row["ciphertext"] is not None, secret is not None
+            if after != before or secret is not KEEP:
+                is_new = (after["base_url"], after["options"]) != (before["base_url"], before["options"])
+                if is_new or secret is not KEEP:
+                    wanted = self.secret_of(row) if secret is KEEP else secret
+                    version = Version(after["base_url"], after["options"], wanted)
+                    after["version"] = await self._renew(connection, row, version)
                 await connection.exec_driver_sql(
                     "UPDATE upstreams SET concurrency = $2, updated_at = now() WHERE name = $1",
                     (name, after["concurrency"]),
@@ -195,6 +219,16 @@ class UpstreamRows:
             before = _public(row) | {"routes": [f"{route['model']} -> {route['upstream_model']}" for route in removed]}
             await note(connection, actor, "upstream.delete", target_of(name), before=before)
         return await self.get(name)
+
+    def _address(self, url: str | None) -> str | None:
+        """Raises: InvalidParameter."""
+        url = checked_url(url)
+        if self._needs_https and is_in_the_open(url):
+            raise InvalidParameter(
+                "'base_url' must be an https:// address: in production plain http is for private hosts.",
+                param="base_url",
+            )
+        return url
 
     # --- inside of a change (also the seed's) ---------------------------------------------------------------------
 

@@ -36,7 +36,14 @@ def with_book(work: Callable[[Book], Awaitable[T]]) -> T:
         if settings.secrets_key is None:
             raise Refused("MEDIAGATE_SECRETS_KEY must be set")
         catalog, providers = _catalog(settings)
-        book = Book(engine, settings.secrets_key, catalog=catalog, providers=providers, work_dir=settings.work_dir)
+        book = Book(
+            engine,
+            settings.secrets_key,
+            catalog=catalog,
+            providers=providers,
+            work_dir=settings.work_dir,
+            needs_https=settings.is_production,
+        )
         return await work(book)
 
     return with_database(session, mint_secrets=True)

@@ -95,14 +95,25 @@ def show(name: str, as_json: bool) -> None:
 
 @upstreams.command("set")
 @click.argument("name")
-@click.option("--base-url", help="For new tasks; an empty text: the provider's own.")
+@click.option(
+    "--base-url", help="For new tasks; an empty text: the provider's own. Another host needs the secret again."
+)
+@secret_env_option
+@secret_stdin_option
 @options_option
 @click.option("--concurrency", type=click.IntRange(min=1), help="Tasks of one model at once.")
 @json_option
 def set_fields(
-    name: str, base_url: str | None, options: dict[str, Any], concurrency: int | None, as_json: bool
+    name: str,
+    base_url: str | None,
+    secret_env: str | None,
+    secret_stdin: bool,
+    options: dict[str, Any],
+    concurrency: int | None,
+    as_json: bool,
 ) -> None:
     """Change an account. Options that are named are replaced (null removes one), others stay."""
+    secret = _secret(secret_env, secret_stdin)
 
     async def work(book: Book) -> UpstreamInfo:
         from app.catalog.rows import KEEP
@@ -113,6 +124,7 @@ def set_fields(
             base_url=KEEP if base_url is None else base_url or None,
             options={key: value for key, value in merged.items() if value is not None} if options else KEEP,
             concurrency=KEEP if concurrency is None else concurrency,
+            secret=KEEP if secret is None else secret,
             actor=by_whom(),
         )
 

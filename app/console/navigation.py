@@ -68,5 +68,11 @@ ADMIN = (
 )
 
 
+def place_of(path: str) -> str | None:
+    """Return what the menu calls the page that a path is, or lies below."""
+    items = [item for group in USER + ADMIN for item in group.items if f"{path}/".startswith(f"{item.path}/")]
+    return max(items, key=lambda item: len(item.path)).title if items else None
+
+
 def navigation(session: Session) -> Sequence[Group]:
     return USER + ADMIN if session.is_admin else USER

@@ -13,7 +13,7 @@ from app.accounts.principal import USER_SCOPES
 from app.catalog.load import Catalog
 from app.requests import Operation
 
-VARIABLE = "MEDIAGATE_API_KEY"
+VARIABLE = "MEDIAGATE_KEY"
 LANGUAGES: Mapping[str, str] = {"curl": "curl", "python": "Python", "node": "JavaScript"}
 FROM_ENVIRONMENT = {
     "curl": f"${VARIABLE}",
@@ -123,22 +123,23 @@ fs.writeFileSync("fox.png", Buffer.from(image.data[0].b64_json, "base64"));
 """,
 )
 
-FIRST_IMAGE = (
-    """
-curl -sS @BASE@/v1/images/generations \\
-  -H "Authorization: Bearer @KEY@" \\
-  -H "Content-Type: application/json" \\
-  -d '{"model": "@MODEL@", "prompt": "A red fox in fresh snow", "response_format": "url"}'
-""",
-    *IMAGE[1:],
-)
+FIRST_IMAGE = IMAGE
 
 FIRST_VIDEO = (
     """
-curl -sS @BASE@/v1/videos/generations \\
+# pick takes one value out of a JSON answer.
+pick() { python3 -c "import json, sys; print(json.load(sys.stdin)$1)"; }
+
+id=$(curl -sS @BASE@/v1/videos/generations \\
   -H "Authorization: Bearer @KEY@" \\
   -H "Content-Type: application/json" \\
-  -d '{"model": "@MODEL@", "prompt": "A red fox runs through fresh snow"}'
+  -d '{"model": "@MODEL@", "prompt": "A red fox runs through fresh snow"}' | pick "['id']")
+
+while true; do
+  task=$(curl -sS "@BASE@/v1/tasks/$id?wait=60" -H "Authorization: Bearer @KEY@")
+  case "$task" in *'"status":"queued"'*|*'"status":"in_progress"'*) ;; *) break ;; esac
+done
+curl -sS "$(printf '%s' "$task" | pick "['video_url']")" -o fox.mp4
 """,
     """
 import os
@@ -150,16 +151,22 @@ from openai import OpenAI  # pip install openai
 warnings.simplefilter("ignore", DeprecationWarning)
 client = OpenAI(base_url="@BASE@/v1", api_key=@KEY@)
 
-video = client.videos.create(model="@MODEL@", prompt="A red fox runs through fresh snow")
-print(video.id, video.status)
+video = client.videos.create_and_poll(model="@MODEL@", prompt="A red fox runs through fresh snow")
+client.videos.download_content(video.id).write_to_file("fox.mp4")
 """,
     """
+import fs from "node:fs";
 import OpenAI from "openai"; // npm install openai
 
 const client = new OpenAI({ baseURL: "@BASE@/v1", apiKey: @KEY@ });
 
-const video = await client.videos.create({ model: "@MODEL@", prompt: "A red fox runs through fresh snow" });
-console.log(video.id, video.status);
+let video = await client.videos.create({ model: "@MODEL@", prompt: "A red fox runs through fresh snow" });
+while (video.status === "queued" || video.status === "in_progress") {
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  video = await client.videos.retrieve(video.id);
+}
+const content = await client.videos.downloadContent(video.id);
+fs.writeFileSync("fox.mp4", Buffer.from(await content.arrayBuffer()));
 """,
 )
 

@@ -25,6 +25,7 @@ from app.api.deps import ServicesDep
 from app.api.errors import public_error, request_id_of
 from app.api.session import CSRF_HEADER, check_origin, check_token, read_session
 from app.console import shell, wording
+from app.console.navigation import place_of
 from app.errors import InvalidParameter, MediagateError, MethodNotAllowed, RouteNotFound
 from app.journal import Actor
 from app.values import new_id
@@ -221,7 +222,49 @@ async def once(visitor: Visitor, form: Form) -> bool:
 
 def sent_before(visitor: Visitor, *, back: str) -> Response:
     """Answer a form that was sent twice."""
-    return visitor.page("sent_before.html", status=409, back=back)
+    return visitor.page("sent_before.html", status=409, back=back, place=place_of(back))
+
+
+# --- forms that change a row ----------------------------------------------------------------------------------------
+
+
+class ChangedMeanwhile(InvalidParameter):
+    """Somebody else changed the same since the form was shown."""
+
+
+def showing(form: Form) -> Form:
+    """Let a form remember what it shows, for `changed`; its template has ``ui.seen_field``."""
+    form.fields["seen"] = [json.dumps(form.fields)]
+    return form
+
+
+def changed(form: Form, now: Form) -> set[str]:
+    """Return the fields that the person changed; ``now`` shows the row as it is.
+
+    Others may have changed meanwhile, and stay as they are then. Raises: ChangedMeanwhile, where both changed one.
+    """
+    try:
+        seen = json.loads(form.raw("seen"))
+        shown = {name: _values(seen[name]) for name in now.fields if name != "seen"}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise ChangedMeanwhile(_MEANWHILE) from None
+    found = {name for name, values in shown.items() if _values(form.fields.get(name, [])) != values}
+    for name in found:
+        if _values(now.fields[name]) not in (shown[name], _values(form.fields.get(name, []))):
+            raise ChangedMeanwhile(_MEANWHILE)
+    return found
+
+
+_MEANWHILE = "Somebody changed this meanwhile. Nothing was saved: here is what holds now."
+
+
+def _values(values: list[str]) -> list[str]:
+    return sorted(text for value in values if (text := value.replace("\r\n", "\n").strip()))
+
+
+def refused(visitor: Visitor, form: Form, now: Form, error: MediagateError) -> Form:
+    """Return the form to show: with its words; or, where the row moved meanwhile, the row as it is now."""
+    return (now if isinstance(error, ChangedMeanwhile) else form).refuse(visitor.request, error)
 
 
 # --- answers --------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ are shown as they are.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from app.console.i18n import Texts
@@ -56,6 +57,10 @@ ERRORS: Mapping[str, str] = {
 
 SENTENCES = frozenset(
     {
+        _(
+            "The account of this e-mail address was registered with a password. Sign in with that password, or ask "
+            "your administrator for a link to reset it."
+        ),
         _("This code is not known here. Check its letters and digits."),
         _("This code was redeemed by another account already."),
         _("This code was withdrawn."),
@@ -95,9 +100,12 @@ SENTENCES = frozenset(
         _("An account has at most 10 webhook endpoints. Delete one first."),
         _("This delivery is being sent just now. Wait for what comes of it."),
         _("There is no such batch."),
+        _("An account has at most 100 active keys. Revoke one first."),
     }
 )
 """Sentences of our services that say more than their reason: they are shown as they are, in the reader's language."""
+
+_AT_MOST = re.compile(r"'(?P<name>\w+)' may be at most (?P<num>[0-9]+) here\. An administrator can raise it\.")
 
 NOTICES: Mapping[str, str] = {
     "saved": _("Saved."),
@@ -199,9 +207,13 @@ def of_error(error: MediagateError, texts: Texts) -> str:
             error.retry_after_s,
         )
         return wait % {"num": texts.number(error.retry_after_s)}
-    known = ERRORS.get(error.reason)
-    if known is None and error.message in SENTENCES:
-        known = error.message
+    limit = _AT_MOST.fullmatch(error.message)
+    if limit:
+        return texts.gettext("'%(name)s' may be at most %(num)s here. An administrator can raise it.") % {
+            "name": limit["name"],
+            "num": texts.number(int(limit["num"])),
+        }
+    known = error.message if error.message in SENTENCES else ERRORS.get(error.reason)
     return texts.gettext(known) if known else error.message
 
 

@@ -22,6 +22,7 @@ from app.credits.lines import (
     Posting,
     Preview,
     check_amount,
+    check_open,
     checked_posting,
     checked_reference,
     whole,
@@ -282,9 +283,12 @@ class Ledger:
 
         async def work() -> Any:
             async with db.transaction(self._engine) as connection:
-                return await write_line(
+                row = await write_line(
                     connection, account_id, kind, amount, ref=ref, by=actor, text=text, expires_at=expires_at
                 )
+                if row["is_new"] and kind != "adjust":
+                    await check_open(connection, account_id)
+                return row
 
         with money_errors(needed=Credits(abs(amount))):
             return await db.retried(work)

@@ -13,6 +13,8 @@ from app.journal import Actor, checked_reason, note
 from app.values import MAX_CREDITS, Credits, utcnow
 
 MAX_REFERENCE_CHARS = 200
+RESERVED = ("redeem:", "start:", "by-hand:", "task_", "video_", "img_")
+"""How references of our own begin: codes, first credits, lines by hand, and refunds of a task."""
 CONTRA = {"topup": "topup", "grant": "promo", "adjust": "adjust"}
 
 Kind = Literal["topup", "grant", "adjust"]
@@ -90,12 +92,29 @@ async def grant_first(connection: AsyncConnection, account_id: int, amount: int,
     await write_line(connection, account_id, "grant", amount, ref=f"start:acct_{account_id}", by=actor)
 
 
+async def check_open(connection: AsyncConnection, account_id: int) -> None:
+    """Refuse new credits to an account that was closed; its line was just written, so nobody else changes it now.
+
+    Raises: InvalidParameter.
+    """
+    state = await connection.exec_driver_sql("SELECT state FROM accounts WHERE id = $1", (account_id,))
+    if state.scalar_one() == "closed":
+        raise InvalidParameter("The account is closed: it takes no new credits, only corrections and refunds.")
+
+
 def checked_reference(text: str) -> str:
-    """Raises: InvalidParameter."""
+    """Return a person's reference; our own ones would keep us from adding what they stand for.
+
+    Raises: InvalidParameter.
+    """
     text = text.strip()
     if not 1 <= len(text) <= MAX_REFERENCE_CHARS or not text.isprintable():
         raise InvalidParameter(
             f"'reference' must be 1 to {MAX_REFERENCE_CHARS} printable characters.", param="reference"
+        )
+    if text.lower().startswith(RESERVED):
+        raise InvalidParameter(
+            "'reference' begins like one of the gateway's own. Choose another beginning.", param="reference"
         )
     return text
 

@@ -32,7 +32,9 @@ CHARS = 20  # 100 bits: nobody guesses one, so a plain hash keeps it
 GROUP = 5
 MISREAD = str.maketrans("OIL", "011")
 WRONG_CODES, WINDOW_S = 10, 3600
-"""So many wrong codes an hour from one account, then none is looked at until the hour is over."""
+"""So many wrong codes an hour with one key, then none of that key is looked at until the hour is over.
+
+The console has a key of its own: one that leaked does not lock its owner out there."""
 REFUSALS = {
     "unknown": "This code is not known here. Check its letters and digits.",
     "used": "This code was redeemed by another account already.",
@@ -213,8 +215,10 @@ class Codes:
 
         return await db.retried(work)
 
-    async def redeem(self, account_id: int, code: str, *, actor: Actor) -> Redeemed:
+    async def redeem(self, account_id: int, code: str, *, key_id: int, actor: Actor) -> Redeemed:
         """Add a code's credits to an account, once. A repeat by the same account is answered like the first time.
+
+        ``key_id``: the account's key it came with, by which wrong ones are counted.
 
         Raises: RedeemCodeRefused, TooManyRequests after too many wrong ones, AccountSuspended, BalanceTooHigh.
         """
@@ -223,8 +227,8 @@ class Codes:
         async def work() -> Any:
             async with db.transaction(self._engine) as connection:
                 found = await connection.exec_driver_sql(
-                    "SELECT * FROM mg_redeem($1, $2, $3, $4, $5)",
-                    (account_id, hashed, actor.name, WRONG_CODES, WINDOW_S),
+                    "SELECT * FROM mg_redeem($1, $2, $3, $4, $5, $6)",
+                    (account_id, key_id, hashed, actor.name, WRONG_CODES, WINDOW_S),
                 )
                 row = found.mappings().one()
                 if row["outcome"] == "ok":

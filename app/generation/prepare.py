@@ -50,7 +50,7 @@ class Prepared:
     def pool(self) -> str:
         return self.route.pool
 
-    def as_request(self, *, source: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def as_request(self, *, source: Mapping[str, Any] | None = None, request_id: str | None = None) -> dict[str, Any]:
         """Return what the task row remembers: enough for any worker to do the work, and to bill it."""
         return {
             "operation": self.choice.operation.value,
@@ -60,6 +60,7 @@ class Prepared:
             "warnings": list(self.choice.warnings),
             "metadata": self.choice.options.metadata,
             **({"webhook_url": self.choice.options.webhook_url} if self.choice.options.webhook_url else {}),
+            **({"request_id": request_id} if request_id else {}),
             **({"source": dict(source), "source_task": source["task"]} if source else {}),
         }
 

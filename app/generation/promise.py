@@ -39,7 +39,7 @@ class Promiser:
         task_id = new_id()
         is_image = prepared.choice.operation.kind == "image"
         wait_s = self._settings.queue_wait_image_s if is_image else self._settings.queue_wait_video_s
-        request = prepared.as_request(source=source)
+        request = prepared.as_request(source=source, request_id=intake.request_id)
 
         async def promise(rows: list[dict[str, Any]]) -> Kept:
             promised = _promise(task_id, principal, prepared, intake.sent, request, rows, wait_s)
@@ -56,7 +56,7 @@ class Promiser:
         Raises: as `Ledger.begin`, and CallerLeft; then nothing stays behind.
         """
         task_id = new_id()
-        request = prepared.as_request()
+        request = prepared.as_request(request_id=intake.request_id)
         started_at = time.monotonic()
         claimer = self._lifecycle.new_claimer()
 

@@ -98,10 +98,18 @@ class Repairs:
         await self._advancer.announce(task_id)
 
     async def refund(
-        self, public_id: str, *, reason: str, actor: Actor, credits: int | None = None, reference: str | None = None
+        self,
+        public_id: str,
+        *,
+        reason: str,
+        actor: Actor,
+        credits: int | None = None,
+        reference: str | None = None,
+        left: int | None = None,
     ) -> Refund:
         """Give captured credits back: all that is left of them, or so many. The same ``reference`` gives back once.
 
+        ``left`` is what its reader saw as left: a new refund is refused where that moved.
         Without a reference the amount is one: the same refund twice is a repeat. The customer reads the reason in the
         ledger. Raises: TaskNotFound, NothingToRefund, ReferenceConflict, BalanceTooHigh, InvalidParameter.
         """
@@ -118,6 +126,10 @@ class Repairs:
                 )
                 row = made.mappings().one()
                 if row["is_new"]:
+                    if left is not None:
+                        given = await connection.exec_driver_sql(_REFUNDED, (task_id,))
+                        if (before["charge"] or 0) - given.scalar_one() + row["amount"] != left:
+                            raise InvalidParameter("Somebody refunded meanwhile. Look at what is left now.")
                     lines = await connection.exec_driver_sql(_BALANCE, (row["entry"],))
                     balance = lines.scalar_one()
                     await note(
@@ -220,6 +232,7 @@ _STATE = "SELECT status, hold, charge, settled_at IS NOT NULL AS settled FROM ta
 _LOCK = _STATE + " FOR NO KEY UPDATE"
 _FAIL = "SELECT mg_fail($1, NULL, $2, $3, NULL, $4)"
 _BALANCE = "SELECT balance FROM ledger WHERE id = $1"
+_REFUNDED = "SELECT coalesce(sum(amount), 0)::bigint FROM ledger WHERE task_id = $1 AND kind = 'refund'"
 _REQUEST_CANCEL = """
 UPDATE tasks SET cancel_requested_at = coalesce(cancel_requested_at, now()),
        wake_at = CASE WHEN lease_owner IS NULL THEN now() ELSE wake_at END WHERE id = $1"""

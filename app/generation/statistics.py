@@ -1,6 +1,7 @@
 """Figures for administrators: how the gateway does, what it earns and costs, and what it keeps. Reads only.
 
-Every query is bounded: by its period through an index that holds all it asks for, or by the number of open tasks.
+Every query is bounded: by its period through an index that holds all it asks for, by the number of open tasks, or by
+the files that are kept, also from an index alone, and once a minute at most.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ PERIODS: Mapping[str, timedelta] = {
 MINUTES = 60
 MAX_DAYS = 366
 TOP = 10
+STORAGE_CACHE_S = 60
+"""How old the counts of files may be: they read one entry of an index for each file that is kept."""
 STEPS = 32
 """Of durations, from 1 second to 2.7: two that are told apart differ by 3 percent."""
 
@@ -132,7 +135,7 @@ class StoredKind:
     role: str
     """``input``, ``mask``, ``result``, ``thumbnail`` or ``gif``."""
     state: str
-    """``writing``, ``ready`` or ``deleted``."""
+    """``writing`` or ``ready``."""
     files: int
     size_bytes: int
 
@@ -170,6 +173,7 @@ class Statistics:
         self._engine = engine
         self._settings = settings
         self._recent = Recent(settings.statistics_cache_s)
+        self._kept = Recent(max(STORAGE_CACHE_S, settings.statistics_cache_s) if settings.statistics_cache_s else 0)
 
     async def minutes(self) -> Sequence[Minute]:
         """Return the last hour by minutes, oldest first, without a gap; the present minute is not over."""
@@ -220,14 +224,13 @@ class Statistics:
         return [TopAccount(**row) for row in await db.read(self._engine, _TOP, (length, limit))]
 
     async def storage(self) -> Storage:
-        """Return what is kept, until when, and how much room is left."""
-        kinds = await db.read(self._engine, _KINDS)
-        expiry = await db.read(self._engine, _EXPIRY)
+        """Return what is kept, until when, and how much room is left. Deleted files are not counted."""
+        kinds, expiry = await self._kept.get("files", self._files)
         settings = self._settings
         disk = await asyncio.to_thread(shutil.disk_usage, settings.storage_dir)
         return Storage(
-            kinds=[StoredKind(**row) for row in kinds],
-            expiry=[ExpiryDay(**row) for row in expiry],
+            kinds=kinds,
+            expiry=expiry,
             disk_free_bytes=disk.free,
             disk_total_bytes=disk.total,
             keep_free_bytes=max(settings.disk_free_bytes, int(disk.total * settings.disk_free_percent / 100)),
@@ -235,6 +238,10 @@ class Statistics:
             input_ttl=settings.input_ttl,
             link_ttl=settings.link_ttl,
         )
+
+    async def _files(self) -> tuple[Sequence[StoredKind], Sequence[ExpiryDay]]:
+        kinds, expiry = await db.read(self._engine, _KINDS), await db.read(self._engine, _EXPIRY)
+        return [StoredKind(**row) for row in kinds], [ExpiryDay(**row) for row in expiry]
 
 
 def since(period: Period) -> datetime:
@@ -331,10 +338,11 @@ SELECT l.account_id, a.email, l.tasks, l.credits
 
 _KINDS = """
 SELECT role, state, count(*) AS files, coalesce(sum(bytes), 0)::bigint AS size_bytes FROM files
- GROUP BY 1, 2 ORDER BY 1, 2"""
+ WHERE state <> 'deleted' GROUP BY 1, 2 ORDER BY 1, 2"""
 
 _EXPIRY = """
 SELECT to_char(day, 'YYYY-MM-DD') AS day, files, size_bytes
   FROM (SELECT (expires_at AT TIME ZONE 'UTC')::date AS day, count(*) AS files,
-               coalesce(sum(bytes), 0)::bigint AS size_bytes FROM files WHERE state = 'ready' GROUP BY 1) f
+               coalesce(sum(bytes), 0)::bigint AS size_bytes FROM files
+         WHERE state <> 'deleted' AND state = 'ready' GROUP BY 1) f
  ORDER BY 1"""

@@ -1,4 +1,8 @@
-"""Reads tasks: the rows as values, one page at a time. Nothing here changes a task."""
+"""Reads tasks: the rows as values, one page at a time. Nothing here changes a task.
+
+A search in the prompts has no index: a page of it looks at `WINDOW` tasks of the account at most, so that each costs
+about the same however many there are, and says where it stopped: the next page goes on there, also after an empty one.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,8 @@ from app.requests import Operation
 from app.values import first_id, task_public_id
 
 CLOCKS_APART = timedelta(hours=1)
+WINDOW = 5000
+"""Tasks whose prompts one search looks at."""
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
 PUBLIC_STATUS = {
     "queued": "queued",
@@ -137,6 +143,9 @@ class TaskFilter:
 class TaskPage:
     items: tuple[TaskView, ...]
     has_more: bool
+    """There are more: some that match, or, of a search in the prompts, some that nobody has looked at yet."""
+    last: UUID | None = None
+    """Where the next page goes on: its ``after``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +237,7 @@ class TaskQueries:
         if wanted.statuses is not None:
             states = [state for state, public in PUBLIC_STATUS.items() if public in wanted.statuses]
         direction, compare = ("ASC", ">") if wanted.ascending else ("DESC", "<")
+        stop = None if wanted.text is None else await self._stop(wanted, account_id)
         rows = await db.read(
             self._engine,
             f"""SELECT {_COLUMNS} FROM tasks t WHERE t.deleted_at IS NULL
@@ -238,15 +248,32 @@ class TaskQueries:
              AND ($10::text IS NULL OR strpos(lower(t.request->>'prompt'), lower($10)) > 0)
              AND (NOT $11::boolean OR EXISTS (SELECT 1 FROM files f WHERE f.task_id = t.id AND f.role = 'result'
                AND f.state = 'ready' AND f.expires_at > clock_timestamp()))
+             AND ($12::uuid IS NULL OR t.id = $12 OR $12 {compare} t.id)
              ORDER BY t.id {direction} LIMIT $6""",  # noqa: S608 - fixed words
             (
                 account_id, states, wanted.model, [op.value for op in wanted.operations] if wanted.operations else None,
                 wanted.after, wanted.limit + 1, wanted.key_id, wanted.since, wanted.until,
-                wanted.text, wanted.is_kept,
+                wanted.text, wanted.is_kept, stop,
             ),
         )  # fmt: skip
         views = tuple(task_view(row) for row in rows[: wanted.limit])
-        return TaskPage(views, has_more=len(rows) > wanted.limit)
+        if len(rows) > wanted.limit or stop is None:
+            return TaskPage(views, len(rows) > wanted.limit, views[-1].id if views else None)
+        return TaskPage(views, has_more=True, last=stop)
+
+    async def _stop(self, wanted: TaskFilter, account_id: int | None) -> UUID | None:
+        """Return the last task that a search in the prompts looks at; None: there are not that many."""
+        direction, compare = ("ASC", ">") if wanted.ascending else ("DESC", "<")
+        since = None if wanted.since is None else first_id(wanted.since - CLOCKS_APART)
+        until = None if wanted.until is None else first_id(wanted.until + CLOCKS_APART)
+        rows = await db.read(
+            self._engine,
+            f"""SELECT t.id FROM tasks t WHERE t.deleted_at IS NULL AND ($1::bigint IS NULL OR t.account_id = $1)
+             AND ($2::uuid IS NULL OR t.id {compare} $2) AND ($3::uuid IS NULL OR t.id >= $3)
+             AND ($4::uuid IS NULL OR t.id < $4) ORDER BY t.id {direction} OFFSET $5 LIMIT 1""",  # noqa: S608 - fixed words
+            (account_id, wanted.after, since, until, WINDOW - 1),
+        )
+        return UUID(str(rows[0]["id"])) if rows else None
 
     async def search(self, wanted: TaskSearch) -> tuple[list[FoundTask], bool]:
         """Return one page of all accounts' tasks, newest first, deleted ones too; and whether there are more."""

@@ -74,6 +74,13 @@ def capable(
     return Candidates(tuple(routes), tuple(dict.fromkeys(reasons)))
 
 
+def is_served(registry: Registry, model: str) -> bool:
+    """Whether an upstream is set up that takes new tasks of the model, whatever its health."""
+    set_up = [found for route in registry.routes_of(model) if (found := _set_up(registry, route)) is not None]
+    real = [found for found in set_up if not is_stand_in(found[0])]
+    return any(is_active for _, _, is_active in real or set_up)
+
+
 def is_stand_in(route: RouteEntry) -> bool:
     """Whether the route only fills in while the model has no other."""
     return route.options.get(STAND_IN) is True

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.db import once, transaction
 from app.errors import InvalidParameter, WebhookEndpointNotFound
 from app.fetch.client import SafeFetcher
+from app.journal import SYSTEM, Actor, changes, note
 from app.values import MAX_CREDITS, find_id, new_id, public_id
 from app.webhooks.events import EVENT_TYPES, LOW_CREDITS
 from app.webhooks.secrets import Owner, Secrets, lock
@@ -65,7 +66,9 @@ class Endpoints:
         self._fetcher = fetcher
         self._low_credits = low_credits
 
-    async def create(self, account_id: int, *, name: str, url: str, event_types: Sequence[str]) -> tuple[Endpoint, str]:
+    async def create(
+        self, account_id: int, *, name: str, url: str, event_types: Sequence[str], actor: Actor = SYSTEM
+    ) -> tuple[Endpoint, str]:
         """Make an endpoint. Returns it with its signing secret, this once.
 
         Raises: InvalidParameter, InputUrlRefused.
@@ -86,7 +89,9 @@ class Endpoints:
             )
             secret = await self._secrets.mint(connection, Owner(account_id, endpoint_id))
             await self._watch_credits(connection, account_id, wanted)
-            return await _get(connection, account_id, endpoint_id), secret
+            made = await _get(connection, account_id, endpoint_id)
+            await note(connection, actor, "webhook.create", _target(made.public_id), after=_public(made))
+            return made, secret
 
     async def list(self, account_id: int, *, limit: int, after: str | None = None) -> tuple[list[Endpoint], bool]:
         """Return a page, the newest first, and whether there are more. Raises: InvalidParameter."""
@@ -116,6 +121,7 @@ class Endpoints:
         url: str | None = None,
         event_types: Sequence[str] | None = None,
         status: Status | None = None,
+        actor: Actor = SYSTEM,
     ) -> Endpoint:
         """Change what is given. Disabling ends what is on its way. Raises: as `create`, WebhookEndpointNotFound."""
         if url is not None:
@@ -123,6 +129,7 @@ class Endpoints:
         wanted = None if event_types is None else _types(event_types)
         endpoint_id = _id(endpoint)
         async with transaction(self._engine) as connection:
+            before = await _find_locked(connection, account_id, endpoint)
             found = await connection.exec_driver_sql(
                 """UPDATE webhook_endpoints SET name = coalesce($3, name), url = coalesce($4, url),
                           event_types = coalesce($5::text[], event_types), state = coalesce($6, state),
@@ -139,12 +146,17 @@ class Endpoints:
             if status == "disabled":
                 await end_deliveries(connection, endpoint_id)
             await self._watch_credits(connection, account_id, wanted or [])
-            return await _get(connection, account_id, endpoint_id)
+            after = await _get(connection, account_id, endpoint_id)
+            was, now = changes(_public(before), _public(after))
+            if now:
+                await note(connection, actor, "webhook.update", _target(after.public_id), before=was, after=now)
+            return after
 
-    async def delete(self, account_id: int, endpoint: str) -> None:
+    async def delete(self, account_id: int, endpoint: str, *, actor: Actor = SYSTEM) -> None:
         """Delete an endpoint with its secrets; nothing more is sent to it. Raises: WebhookEndpointNotFound."""
         endpoint_id = _id(endpoint)
         async with transaction(self._engine) as connection:
+            before = await _find_locked(connection, account_id, endpoint)
             found = await connection.exec_driver_sql(
                 """UPDATE webhook_endpoints SET state = 'deleted', disabled_reason = NULL, updated_at = now()
                     WHERE account_id = $1 AND id = $2 AND state <> 'deleted' RETURNING id""",
@@ -154,8 +166,11 @@ class Endpoints:
                 raise WebhookEndpointNotFound(endpoint)
             await connection.exec_driver_sql("DELETE FROM webhook_secrets WHERE endpoint_id = $1", (endpoint_id,))
             await end_deliveries(connection, endpoint_id)
+            await note(connection, actor, "webhook.delete", _target(before.public_id), before=_public(before))
 
-    async def rotate_secret(self, account_id: int, endpoint: str, *, keep_old: bool) -> tuple[Endpoint, str]:
+    async def rotate_secret(
+        self, account_id: int, endpoint: str, *, keep_old: bool, actor: Actor = SYSTEM
+    ) -> tuple[Endpoint, str]:
         """Return the endpoint with its new secret. Raises: WebhookEndpointNotFound."""
         endpoint_id = _id(endpoint)
         async with transaction(self._engine) as connection:
@@ -167,12 +182,18 @@ class Endpoints:
             if found.first() is None:
                 raise WebhookEndpointNotFound(endpoint)
             secret = await self._secrets.rotate(connection, Owner(account_id, endpoint_id), keep_old=keep_old)
-            return await _get(connection, account_id, endpoint_id), secret
+            rotated = await _get(connection, account_id, endpoint_id)
+            how = {"keep_old": keep_old}
+            await note(connection, actor, "webhook.rotate", _target(rotated.public_id), after=how)
+            return rotated, secret
 
-    async def rotate_account_secret(self, account_id: int, *, keep_old: bool) -> str:
+    async def rotate_account_secret(self, account_id: int, *, keep_old: bool, actor: Actor = SYSTEM) -> str:
         """Replace the secret that signs one-off URLs, and return it."""
         async with transaction(self._engine) as connection:
-            return await self._secrets.rotate(connection, Owner(account_id), keep_old=keep_old)
+            secret = await self._secrets.rotate(connection, Owner(account_id), keep_old=keep_old)
+            how = {"keep_old": keep_old}
+            await note(connection, actor, "webhook.rotate", f"account:{account_id}", after=how)
+            return secret
 
     async def settings(self, account_id: int) -> AccountSettings:
         [row] = await once(
@@ -183,11 +204,23 @@ class Endpoints:
         )
         return AccountSettings(row["low_credits"], row["hint"])
 
-    async def set_low_credits(self, account_id: int, low_credits: int | None) -> AccountSettings:
+    async def set_low_credits(
+        self, account_id: int, low_credits: int | None, *, actor: Actor = SYSTEM
+    ) -> AccountSettings:
         """Set below how many credits `credits.low` is sent; None: never. Raises: InvalidParameter."""
         if low_credits is not None and not 1 <= low_credits <= MAX_CREDITS:
             raise InvalidParameter("'low_credits' must be a whole number from 1, or null.", param="low_credits")
-        await once(self._engine, "UPDATE accounts SET low_credits = $2 WHERE id = $1", (account_id, low_credits))
+        async with transaction(self._engine) as connection:
+            found = await connection.exec_driver_sql(
+                "SELECT low_credits FROM accounts WHERE id = $1 FOR NO KEY UPDATE", (account_id,)
+            )
+            before = found.scalar_one()
+            if before != low_credits:
+                await connection.exec_driver_sql(
+                    "UPDATE accounts SET low_credits = $2 WHERE id = $1", (account_id, low_credits)
+                )
+                was, now = {"low_credits": before}, {"low_credits": low_credits}
+                await note(connection, actor, "webhook.low_credits", f"account:{account_id}", before=was, after=now)
         return await self.settings(account_id)
 
     async def _watch_credits(self, connection: AsyncConnection, account_id: int, event_types: Sequence[str]) -> None:
@@ -215,6 +248,32 @@ async def end_deliveries(connection: AsyncConnection, endpoint_id: UUID) -> None
 async def _get(connection: AsyncConnection, account_id: int, endpoint_id: UUID) -> Endpoint:
     found = await connection.exec_driver_sql(f"{_SELECT} AND e.id = $2", (account_id, endpoint_id))
     return _endpoint(found.mappings().one())
+
+
+async def _find_locked(connection: AsyncConnection, account_id: int, endpoint: str) -> Endpoint:
+    """Raises: WebhookEndpointNotFound."""
+    endpoint_id = _id(endpoint)
+    await lock_endpoint(connection, endpoint_id)
+    found = await connection.exec_driver_sql(f"{_SELECT} AND e.id = $2", (account_id, endpoint_id))
+    row = found.mappings().first()
+    if row is None:
+        raise WebhookEndpointNotFound(endpoint)
+    return _endpoint(row)
+
+
+def _target(public_id: str) -> str:
+    return f"webhook:{public_id}"
+
+
+def _public(endpoint: Endpoint) -> dict[str, Any]:
+    """What an audit row may hold of an endpoint: whose it is, and never its secret."""
+    return {
+        "account": f"acct_{endpoint.account_id}",
+        "name": endpoint.name,
+        "url": endpoint.url,
+        "event_types": list(endpoint.event_types),
+        "status": endpoint.state,
+    }
 
 
 _SELECT = """

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.db import once, retried, transaction
 from app.errors import SecretDamaged, WrongSecretsKey
+from app.journal import Actor, note
 from app.sealing import Sealed, SecretBox
 from app.values import new_id
 from app.webhooks.signing import hint_of, mint_secret
@@ -89,8 +90,10 @@ class Secrets:
         )
         return await self.mint(connection, owner)
 
-    async def of_account(self, account_id: int) -> str:
+    async def of_account(self, account_id: int, *, shown_to: Actor | None = None) -> str:
         """Return the secret that signs an account's one-off URLs. It is made when it is first needed.
+
+        ``shown_to`` is whoever reads it: the audit tells. None: we sign with it.
 
         Raises: WrongSecretsKey, SecretDamaged.
         """
@@ -104,6 +107,8 @@ class Secrets:
                     (account_id, None),
                 )
                 row = found.mappings().first()
+                if shown_to is not None:
+                    await note(connection, shown_to, "webhook.show_secret", f"account:{account_id}")
                 return await self.mint(connection, owner) if row is None else self._open(row)
 
         return await retried(find_or_mint)

@@ -132,6 +132,7 @@ def assemble(
         in_force=catalogs.current,
         providers=registry.capabilities,
         work_dir=settings.work_dir,
+        needs_https=settings.is_production,
     )
     webhook_secrets = Secrets(engine, SecretBox(secret_of(settings.secrets_key)))
     preparer = Preparer(

@@ -1,8 +1,10 @@
 -- People sign in to the console: passwords, sessions, one-time links, and the key in the books of what a session spends.
 ALTER TABLE accounts ADD COLUMN language text CHECK (language IN ('en', 'zh_CN')),
-  ADD COLUMN theme text NOT NULL DEFAULT 'system' CHECK (theme IN ('system', 'light', 'dark'));
+  ADD COLUMN theme text NOT NULL DEFAULT 'system' CHECK (theme IN ('system', 'light', 'dark')),
+  ADD COLUMN is_self_registered boolean NOT NULL DEFAULT false;
 COMMENT ON COLUMN accounts.language IS 'of the console; NULL: what the browser asks for';
-GRANT UPDATE (language, theme) ON accounts TO mediagate_app;
+COMMENT ON COLUMN accounts.is_self_registered IS 'its e-mail is what somebody typed: no other way in is tied to it';
+GRANT INSERT (is_self_registered), UPDATE (language, theme, is_self_registered) ON accounts TO mediagate_app;
 
 -- What a session makes and spends is written under a key of its account, as everything is. Nobody knows a secret for it.
 ALTER TABLE api_keys ADD COLUMN is_console boolean NOT NULL DEFAULT false,
@@ -30,6 +32,9 @@ CREATE INDEX sign_in_links_expiry ON sign_in_links (expires_at);
 CREATE TABLE sign_in_tries (mark bytea PRIMARY KEY CHECK (octet_length(mark) = 32), tries int NOT NULL CHECK (tries > 0),
   last_at timestamptz NOT NULL, blocked_until timestamptz NOT NULL) WITH (fillfactor = 80);
 CREATE INDEX sign_in_tries_age ON sign_in_tries (last_at);
+CREATE TABLE sign_in_places (mark bytea PRIMARY KEY CHECK (octet_length(mark) = 32), last_at timestamptz NOT NULL);
+COMMENT ON TABLE sign_in_places IS 'who signed in from where lately: what others fail at there does not keep them out';
+CREATE INDEX sign_in_places_age ON sign_in_places (last_at);
 
 -- Who an OpenID provider says somebody is: by its subject, never by an e-mail that may pass to another person.
 CREATE TABLE identities (issuer text NOT NULL, subject text NOT NULL, account_id bigint NOT NULL REFERENCES accounts,
@@ -39,5 +44,5 @@ CREATE TABLE oidc_states (state_hash bytea PRIMARY KEY CHECK (octet_length(state
 COMMENT ON TABLE oidc_states IS 'sign-ins that came back from the provider: none comes back twice';
 CREATE INDEX oidc_states_expiry ON oidc_states (expires_at);
 
-GRANT SELECT, INSERT, UPDATE, DELETE ON passwords, sessions, sign_in_links, sign_in_tries, identities, oidc_states
-  TO mediagate_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON passwords, sessions, sign_in_links, sign_in_tries, sign_in_places,
+  identities, oidc_states TO mediagate_app;

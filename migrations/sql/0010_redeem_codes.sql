@@ -1,4 +1,4 @@
--- Codes that are worth credits, credits that expire, and what an administrator's pages read.
+-- Codes that are worth credits, and credits that expire.
 
 -- A code is 100 random bits, so its plain SHA-256 cannot be guessed back; the code itself is shown once and stored nowhere.
 CREATE TABLE redeem_codes (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, batch uuid NOT NULL,
@@ -10,20 +10,21 @@ CREATE TABLE redeem_codes (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, b
   CHECK (num_nulls(redeemed_at, account_id, ledger_id) IN (0, 3)), CHECK (revoked_at IS NULL OR redeemed_at IS NULL));
 CREATE INDEX redeem_codes_batch ON redeem_codes (batch, id DESC);
 CREATE INDEX redeem_codes_account ON redeem_codes (account_id) WHERE account_id IS NOT NULL;
--- Wrong codes of an account in its present window.
-CREATE TABLE redeem_tries (account_id bigint PRIMARY KEY REFERENCES accounts, wrong int NOT NULL DEFAULT 0,
+-- Wrong codes that came with a key in its present window. By key, the console's too: one that leaked locks out no other.
+CREATE TABLE redeem_tries (api_key_id bigint PRIMARY KEY REFERENCES api_keys, wrong int NOT NULL DEFAULT 0,
   since timestamptz NOT NULL DEFAULT now());
 
 -- REDEEM: one code, one ledger line, whoever comes at once. A wrong code is an outcome and no error: it must be counted.
 -- outcome: ok, again (this account had it before), unknown, used, revoked, expired, throttled (wait_s).
 -- Lock order: redeem_tries -> redeem_codes -> accounts. MG411: the account may not.
-CREATE FUNCTION mg_redeem(p_account bigint, p_hash bytea, p_actor text, p_tries int, p_window_s int, OUT outcome text,
-  OUT code bigint, OUT entry bigint, OUT amount bigint, OUT balance bigint, OUT wait_s int) LANGUAGE plpgsql AS $$
+CREATE FUNCTION mg_redeem(p_account bigint, p_key bigint, p_hash bytea, p_actor text, p_tries int, p_window_s int,
+  OUT outcome text, OUT code bigint, OUT entry bigint, OUT amount bigint, OUT balance bigint, OUT wait_s int) LANGUAGE plpgsql AS $$
 DECLARE c redeem_codes; t redeem_tries; BEGIN
-  PERFORM 1 FROM accounts WHERE id = p_account AND state = 'active';
+  PERFORM 1 FROM accounts a JOIN api_keys k ON k.account_id = a.id
+    WHERE a.id = p_account AND a.state = 'active' AND k.id = p_key;
   IF NOT FOUND THEN RAISE EXCEPTION 'suspended' USING ERRCODE = 'MG411'; END IF;
-  INSERT INTO redeem_tries (account_id) VALUES (p_account) ON CONFLICT DO NOTHING;
-  SELECT * INTO t FROM redeem_tries WHERE account_id = p_account FOR NO KEY UPDATE;
+  INSERT INTO redeem_tries (api_key_id) VALUES (p_key) ON CONFLICT DO NOTHING;
+  SELECT * INTO t FROM redeem_tries WHERE api_key_id = p_key FOR NO KEY UPDATE;
   IF t.since <= now() - p_window_s * interval '1 second' THEN t.wrong := 0; t.since := now(); END IF;
   IF t.wrong >= p_tries THEN
     outcome := 'throttled'; wait_s := ceil(extract(epoch FROM t.since - now()) + p_window_s); RETURN; END IF;
@@ -37,12 +38,11 @@ DECLARE c redeem_codes; t redeem_tries; BEGIN
     entry := mg_post(p_account, c.kind, CASE c.kind WHEN 'topup' THEN 'topup' ELSE 'promo' END, c.amount,
       'redeem:' || c.id, p_actor, NULL, NULL, nullif(c.note, ''));
     UPDATE redeem_codes SET redeemed_at = now(), account_id = p_account, ledger_id = entry WHERE id = c.id;
-  ELSE UPDATE redeem_tries SET wrong = t.wrong + 1, since = t.since WHERE account_id = p_account; END IF;
+  ELSE UPDATE redeem_tries SET wrong = t.wrong + 1, since = t.since WHERE api_key_id = p_key; END IF;
   SELECT l.balance INTO balance FROM ledger l WHERE l.id = entry;
 END $$;
 
 -- Expires what is due, the oldest first. What a running task holds stays until that task has ended.
-CREATE INDEX lots_due ON credit_lots (expires_at) WHERE remaining > 0;
 CREATE FUNCTION mg_expire_due(p_most int) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE l record; v bigint := 0; BEGIN
   FOR l IN SELECT c.id FROM credit_lots c JOIN accounts a ON a.id = c.account_id
@@ -58,7 +58,7 @@ CREATE FUNCTION mg_set_admin(p_account bigint, p_is_admin boolean) RETURNS void 
 $$;
 
 DO $$ DECLARE f regprocedure; BEGIN
-  FOREACH f IN ARRAY ARRAY['mg_redeem(bigint,bytea,text,int,int)','mg_expire_due(int)',
+  FOREACH f IN ARRAY ARRAY['mg_redeem(bigint,bigint,bytea,text,int,int)','mg_expire_due(int)',
     'mg_set_admin(bigint,boolean)']::regprocedure[] LOOP
     EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp', f);
     EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
@@ -67,13 +67,3 @@ DO $$ DECLARE f regprocedure; BEGIN
 END $$;
 GRANT SELECT ON redeem_codes TO mediagate_app;
 GRANT INSERT (batch, code_hash, last4, kind, amount, note, created_by, expires_at), UPDATE (revoked_at) ON redeem_codes TO mediagate_app;
-
--- Figures of a period are read from the index alone, not from the tasks' wide rows. None of these columns changes afterwards.
-DROP INDEX tasks_settled;
-CREATE INDEX tasks_settled ON tasks (settled_at) INCLUDE (status, model, pool, created_at) WHERE settled_at IS NOT NULL;
-CREATE INDEX ledger_days ON ledger (created_at) INCLUDE (kind, amount, account_id);
-CREATE INDEX attempts_cost ON task_attempts (sent_at) INCLUDE (upstream_cost, cost_currency) WHERE upstream_cost IS NOT NULL;
-CREATE INDEX audit_actor ON audit (actor, id DESC);
-CREATE INDEX audit_action ON audit (action, id DESC);
-CREATE INDEX audit_at ON audit (at);
-CREATE INDEX keys_account ON api_keys (account_id, id DESC);

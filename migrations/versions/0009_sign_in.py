@@ -20,8 +20,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP TABLE oidc_states, identities, sign_in_tries, sign_in_links, sessions, passwords")
+    op.execute("DROP TABLE oidc_states, identities, sign_in_places, sign_in_tries, sign_in_links, sessions, passwords")
     # The console keys stay: tasks and the ledger name them. They are keys nobody knows a secret for.
     op.execute("ALTER TABLE api_keys DROP CONSTRAINT api_keys_console")
     op.execute("ALTER TABLE api_keys DROP COLUMN is_console")  # its index goes too
-    op.execute("ALTER TABLE accounts DROP COLUMN language, DROP COLUMN theme")
+    op.execute("ALTER TABLE accounts DROP COLUMN language, DROP COLUMN theme, DROP COLUMN is_self_registered")

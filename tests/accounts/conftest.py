@@ -13,8 +13,10 @@ from app import db
 from app.accounts.invitations import Invitations
 from app.accounts.logins import Logins
 from app.accounts.passwords import Passwords
+from app.accounts.registration import Registration
 from app.accounts.sessions import Sessions
 from app.accounts.users import Account
+from app.credits.lines import grant_first
 from tests.factories import make_account
 
 PASSWORD = "correct horse battery"
@@ -48,6 +50,11 @@ def logins(engine: AsyncEngine, passwords: Passwords) -> Logins:
 @pytest.fixture
 def invitations(engine: AsyncEngine, passwords: Passwords) -> Invitations:
     return Invitations(engine, passwords)
+
+
+@pytest.fixture
+def registration(engine: AsyncEngine, passwords: Passwords) -> Registration:
+    return Registration(engine, passwords, is_open=True, credits=100, grant=grant_first)
 
 
 @pytest.fixture

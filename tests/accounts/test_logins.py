@@ -11,7 +11,7 @@ from argon2 import extract_parameters
 from app.accounts.passwords import Passwords, checked_password
 from app.accounts.tries import LONGEST_WAIT_S
 from app.db import once
-from app.errors import InvalidParameter, Overloaded, TooManyTries, WrongPassword
+from app.errors import InvalidParameter, LinkExpired, Overloaded, TooManyTries, WrongPassword
 from app.values import utcnow
 from tests.accounts.conftest import PASSWORD
 from tests.factories import make_account
@@ -199,3 +199,62 @@ async def test_the_console_s_language_and_theme_are_kept(engine, logins, session
 async def test_who_has_a_password_is_known(engine, logins, account):
     assert await logins.has_password(account.id)
     assert not await logins.has_password((await make_account(engine, credits=0)).id)
+
+
+async def test_a_password_beyond_the_length_is_refused_before_it_is_normalised(
+    logins, registration, invitations, account, peer, monkeypatch
+):
+    def reached(*_: object) -> str:
+        raise AssertionError("normalised")
+
+    accents = "a" + "\u0301\u0323" * 100_000
+    token = await invitations.invite(account.id, purpose="reset", reason="lost")
+    monkeypatch.setattr("unicodedata.normalize", lambda form, text: reached() if len(text) > 128 else text)
+
+    with pytest.raises(WrongPassword):
+        await logins.sign_in(account.email, accents, peer=peer)
+    with pytest.raises(WrongPassword):
+        await logins.sign_in(accents, PASSWORD, peer=peer)
+    with pytest.raises(WrongPassword):
+        await logins.change_password(account.id, accents, PASSWORD)
+    for refused in (
+        logins.change_password(account.id, PASSWORD, accents),
+        logins.set_password(account.id, accents),
+        invitations.accept(token, accents),
+        registration.register("ada@example.test", "Ada", accents, peer=None),
+        registration.register(accents, "Ada", PASSWORD, peer=None),
+        registration.register("ada@example.test", accents, PASSWORD, peer=None),
+    ):
+        with pytest.raises(InvalidParameter):
+            await refused
+
+
+def test_a_password_that_is_too_long_once_normalised_is_refused():
+    with pytest.raises(InvalidParameter, match="12 to 128"):
+        checked_password("\ufdfa" + "x9-y" * 30)  # one character that is eighteen
+
+
+async def test_others_failures_at_a_place_do_not_keep_out_who_signed_in_there(logins, account, peer):
+    now = utcnow()
+    await logins.sign_in(account.email, PASSWORD, peer=peer, now=now)
+    for number in range(49):
+        with pytest.raises(WrongPassword):
+            await logins.sign_in(f"guess-{number}@example.test", WRONG, peer=peer, now=now)
+
+    with pytest.raises(TooManyTries):
+        await logins.sign_in("another@example.test", WRONG, peer=peer, now=now)
+    assert await logins.sign_in(account.email, PASSWORD, peer=peer, now=now) == account.id
+    for _ in range(5):
+        with pytest.raises(WrongPassword):
+            await logins.sign_in(account.email, WRONG, peer=peer, now=now)
+    with pytest.raises(TooManyTries):
+        await logins.sign_in(account.email, PASSWORD, peer=peer, now=now)
+
+
+async def test_a_new_password_ends_the_links_that_nobody_has_used(logins, invitations, account):
+    token = await invitations.invite(account.id, purpose="reset", reason="lost")
+
+    await logins.change_password(account.id, PASSWORD, "a wholly new password")
+
+    with pytest.raises(LinkExpired):
+        await invitations.find(token)

@@ -20,6 +20,7 @@ from app.db import once
 from app.errors import SignInRefused, SignInUnavailable
 from app.sealing import SecretBox
 from app.values import utcnow
+from tests.accounts.conftest import PASSWORD
 from tests.accounts.issuer import CLIENT, OTHER_KEY, SECRET, Issuer, running_issuer
 from tests.factories import SECRETS_KEY, make_account
 
@@ -103,6 +104,22 @@ async def test_an_e_mail_that_passed_to_another_person_does_not_hand_over_the_ac
 
     with pytest.raises(SignInRefused, match="another identity"):
         await sign_in(oidc, issuer)
+
+
+async def test_an_e_mail_that_somebody_only_typed_hands_no_account_over(
+    engine, make, issuer, registration, invitations, logins
+):
+    made = await registration.register(issuer.claims["email"].upper(), "", PASSWORD, peer=None)
+
+    with pytest.raises(SignInRefused, match="registered with a password"):
+        await sign_in(make(creates=True), issuer)
+    rows = await once(engine, "SELECT id FROM accounts WHERE lower(email) = $1", (issuer.claims["email"],))
+    assert [row["id"] for row in rows] == [made]
+    assert await logins.identities(made) == []
+
+    token = await invitations.invite(made, purpose="reset", reason="it is theirs")
+    await invitations.accept(token, "a wholly new password")
+    assert await sign_in(make(), issuer) == made
 
 
 async def test_a_closed_account_stays_closed(engine, oidc, issuer):

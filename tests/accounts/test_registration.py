@@ -15,11 +15,6 @@ from app.errors import AccountExists, InvalidParameter, RegistrationClosed, TooM
 from tests.accounts.conftest import PASSWORD
 
 
-@pytest.fixture
-def registration(engine, passwords) -> Registration:
-    return Registration(engine, passwords, is_open=True, credits=100, grant=grant_first)
-
-
 async def test_who_registers_can_sign_in_and_spend(engine, registration, logins, peer):
     email = f"{uuid4().hex}@example.test"
 

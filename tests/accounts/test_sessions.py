@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from app.accounts.sessions import IDLE, LONGEST, PER_ACCOUNT, Sessions, csrf_of
 from app.accounts.users import Accounts
 from app.db import once
-from app.errors import AccountNotFound, InvalidParameter
+from app.errors import AccountNotFound, InvalidParameter, LinkExpired
 from app.journal import Actor
 from app.values import utcnow
 from tests.factories import make_account
@@ -186,3 +186,20 @@ async def test_who_signs_in_while_the_account_is_closed_is_not_let_in(engine, se
     refused = [result for result in results if isinstance(result, Exception)]
     assert all(isinstance(error, AccountNotFound) for error in refused)
     assert await once(engine, "SELECT id FROM sessions WHERE account_id = $1", (account.id,)) == []
+
+
+async def test_what_a_page_asks_by_itself_keeps_no_session_alive(sessions, account):
+    opened = await sessions.open(account.id, user_agent=None, peer=None)
+    begun = opened.session.seen_at
+
+    assert await sessions.find(opened.token, touch=False, now=begun + IDLE / 2)
+    assert await sessions.find(opened.token, touch=False, now=begun + IDLE) is None
+
+
+async def test_signing_somebody_out_everywhere_ends_their_links(sessions, invitations, account):
+    token = await invitations.invite(account.id, purpose="reset", reason="lost")
+
+    await sessions.end_all(account.id, reason="stolen", actor=Actor("boss"))
+
+    with pytest.raises(LinkExpired):
+        await invitations.find(token)

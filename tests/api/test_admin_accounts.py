@@ -100,7 +100,7 @@ async def test_the_last_administrator_stays_one(admin, services):
 
     assert {error["reason"] for error in refused} == {"last_admin"}
     assert demoted["is_admin"] is False
-    assert (await admin.error("GET", path, status=403))["reason"] == "scope_missing"
+    assert (await admin.error("GET", path, status=401))["reason"] == "invalid_api_key"  # it had no other scope
 
 
 async def test_of_two_administrators_who_demote_each_other_one_stays(fresh_database):

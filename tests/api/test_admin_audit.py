@@ -15,6 +15,31 @@ async def admin(client, services) -> Administrator:
     return await Administrator.make(client, services)
 
 
+async def test_a_search_in_the_text_goes_on_where_one_request_stopped(admin, services, monkeypatch):
+    account, other = [await make_account(services.engine, credits=0) for _ in range(2)]
+    await admin.call("POST", f"/accounts/{account.public_id}/suspend", {"reason": "needle"})
+    for _ in range(3):
+        await admin.call("POST", f"/accounts/{other.public_id}/suspend", {"reason": "hay"})
+        await admin.call("POST", f"/accounts/{other.public_id}/resume", {"reason": "hay"})
+    monkeypatch.setattr("app.generation.journal.WINDOW", 2)
+    monkeypatch.setattr("app.generation.journal.SLACK", 0)
+
+    pages, after = [], {}
+    while True:
+        search = {"q": "needle", "from": "2020-01-01", "limit": 5} | after
+        pages.append(await admin.call("GET", "/audit", params=search))
+        if pages[-1]["data"]:
+            break
+        assert pages[-1]["has_more"]
+        after = {"after": pages[-1]["last_id"]}
+    ended = await admin.call("GET", "/audit", params={"q": "needle", "after": 1})
+    early = await admin.call("GET", "/audit", params={"q": "needle", "to": "2020-01-01"})
+
+    assert len(pages) > 1
+    assert [row["target"] for row in pages[-1]["data"]] == [f"account:{account.id}"]
+    assert [(page["data"], page["has_more"]) for page in (ended, early)] == [([], False)] * 2
+
+
 async def test_the_log_is_searched_and_paged(admin, services):
     account = await make_account(services.engine, credits=0)
     word = uuid4().hex

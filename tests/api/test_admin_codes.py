@@ -41,6 +41,17 @@ async def test_a_code_is_made_redeemed_and_told_about(admin, client, make_caller
     assert (row["action"], row["after"]["code"], code in str(row)) == ("credits.redeem", found["data"][0]["id"], False)
 
 
+async def test_a_key_that_only_reads_redeems_nothing(admin, client, make_caller):
+    reader = await make_caller(credits=0, scopes=["account:read", "tasks:read"])
+    maker = await make_caller(credits=0, scopes=["account:read", "videos:write"])
+    code = (await admin.call("POST", "/codes", {"amount": 5}, status=201))["codes"][0]
+
+    refused, taken = await redeem(client, reader, code), await redeem(client, maker, code)
+
+    assert (refused.status_code, refused.json()["error"]["reason"]) == (403, "scope_missing")
+    assert (taken.status_code, taken.json()["credits"]) == (200, 5)
+
+
 async def test_what_nobody_has_redeemed_is_revoked_with_a_reason(admin, client, caller):
     batch = await admin.call("POST", "/codes", {"count": 3, "amount": 5}, status=201)
     used = await redeem(client, caller, batch["codes"][0])
@@ -58,7 +69,7 @@ async def test_what_nobody_has_redeemed_is_revoked_with_a_reason(admin, client, 
     assert answer.json()["error"]["message"] == "This code was withdrawn."
 
 
-async def test_wrong_codes_are_counted_by_account_and_then_none_is_looked_at(admin, client, make_caller):
+async def test_wrong_codes_are_counted_by_key_and_then_none_is_looked_at(admin, client, make_caller):
     guesser, bystander = await make_caller(credits=0), await make_caller(credits=0)
     code = (await admin.call("POST", "/codes", {"amount": 5}, status=201))["codes"][0]
 

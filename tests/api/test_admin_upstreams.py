@@ -114,7 +114,7 @@ async def test_an_account_lives_from_post_to_delete(admin: Admin):
     body = {"name": "a", "provider": "demo", "secret": SECRET, "base_url": "https://a.test", "options": {"x": [1]}}
 
     added = await admin.call("POST", "/upstreams", body, status=201)
-    changed = await admin.call("PATCH", "/upstreams/a", {"concurrency": 9, "base_url": None})
+    changed = await admin.call("PATCH", "/upstreams/a", {"concurrency": 9, "base_url": None, "secret": SECRET})
     rotated = await admin.call("POST", "/upstreams/a/rotate", {"secret": SECRET + "-2"})
     states = [(await admin.call("POST", f"/upstreams/a/{word}"))["state"] for word in ("drain", "disable", "enable")]
     read = await admin.call("GET", "/upstreams/a")

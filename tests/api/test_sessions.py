@@ -120,6 +120,21 @@ async def test_a_made_up_cookie_is_no_session(client, cookie):
     assert (answer.status_code, answer.json()["error"]["reason"]) == (401, "session_ended")
 
 
+async def test_what_a_timer_asks_does_not_count_as_use(client, caller, opened):
+    engine, seen = caller.services.engine, "SELECT seen_at FROM sessions WHERE token_hash = sha256($1)"
+    before = utcnow() - timedelta(hours=1)
+    await once(
+        engine, "UPDATE sessions SET seen_at = $2 WHERE token_hash = sha256($1)", (opened.token.encode(), before)
+    )
+
+    assert (await client.get("/v1/me", headers=with_cookie(opened, x_timer="1"))).status_code == 200
+    unseen = await once(engine, seen, (opened.token.encode(),))
+    assert (await client.get("/v1/me", headers=with_cookie(opened))).status_code == 200
+    used = await once(engine, seen, (opened.token.encode(),))
+
+    assert unseen[0]["seen_at"] == before < used[0]["seen_at"]
+
+
 async def test_with_an_authorization_the_cookie_is_not_looked_at(client, caller, opened):
     as_key = await client.get("/v1/me", headers=with_cookie(opened) | caller.headers)
     wrong = await client.get("/v1/me", headers=with_cookie(opened, authorization=f"Bearer {mint_secret()}"))

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from app import db
+from app.errors import InvalidParameter
 from app.generation.journal import AuditSearch
 from app.journal import Actor
 from tests.console.pages import PASSWORD, Tab, filled, make_user, sign_in
@@ -258,7 +259,9 @@ async def test_codes_are_shown_once_and_can_be_redeemed_until_they_are_revoked(s
 
     assert len(codes) == 3
     assert all(code in page.root.one("a", download=f"{batch}.csv")["href"] for code in codes)
-    await services.codes.redeem(user.id, codes[0], actor=Actor(boss.account.email))
+    await services.codes.redeem(
+        user.id, codes[0], key_id=(await make_key(services.engine, user)).id, actor=Actor(boss.account.email)
+    )
     listed = await boss.get(f"{CODES}?batch={batch}")
     assert HOSTILE not in listed.html
     assert not any(code in listed.html for code in codes)
@@ -349,3 +352,34 @@ async def test_books_that_do_not_balance_are_shown_in_red(services, boss):
     page = await boss.get("/console/admin")
 
     assert "The books do not balance. I1: 2." in page.alert
+
+
+async def test_a_stale_tab_saves_only_what_was_changed_in_it(client, services, boss):
+    other = await make_user(services, is_admin=True)
+    path = f"{address(other)}/edit"
+    stale = filled((await boss.get(path)).form(path))
+    await services.accounts.update(other.id, is_admin=False)
+
+    await boss.send(path, stale | {"name": ["Renamed"]})
+    clash = await boss.send(path, stale | {"name": ["Again"]})
+
+    found = await services.accounts.get(other.id)
+    assert (found.name, found.is_admin) == ("Renamed", False)
+    assert clash.status == 400
+    assert "changed this meanwhile" in clash.alert
+    assert filled(clash.form(path))["name"] == ["Renamed"]
+
+
+async def test_a_closed_account_takes_no_new_credits_and_our_references_are_ours(services, boss):
+    closed = await make_user(services, credits=70)
+    page = await boss.get(f"{address(closed)}/state/close")
+    await services.accounts.close(closed.id, reason="Gone", actor=Actor("t"))
+
+    with pytest.raises(InvalidParameter, match="closed"):
+        await services.ledger.post(closed.id, "grant", 5, actor=Actor("t"))
+    await services.ledger.post(closed.id, "adjust", -5, actor=Actor("t"), reason="Paid back")
+    with pytest.raises(InvalidParameter, match="reference"):
+        await services.ledger.post(boss.account.id, "grant", 5, actor=Actor("t"), reference="Redeem:7")
+
+    assert "Credits left, which nobody can spend then: 70." in page.text
+    assert (await services.ledger.balance(closed.id)).credits == 65

@@ -284,3 +284,23 @@ async def test_tasks_are_put_right_for_a_reason_once_each(client, services, boss
     assert "No task matches" in (await boss.get(f"{TASKS}?account=nobody@example.test")).text
     assert charged in (await boss.get(f"{TASKS}?q={charged}&format=csv")).response.text
     assert f"{TASKS}/{charged}" in (await boss.get(f"/console/admin/audit?target=task:{charged}")).links
+
+
+async def test_what_moved_since_a_tab_was_opened_is_refused(services, boss):
+    task = await finish_task(services.engine, await make_key(services.engine, boss.account), hold=9, charge=9)
+    page, path = f"{TASKS}/{task_public_id(task)}", f"{TASKS}/{task_public_id(task)}/refund"
+    tabs = [filled((await boss.get(page)).form(path)) | {"credits": ["3"], "reason": ["Blurred"]} for _ in range(2)]
+    move = f"{MODELS}/{THIRD}/withdraw"
+    stale = filled((await boss.get(move)).form(move)) | {"reason": ["Dear"]}
+    await boss.post(move, {"reason": "Gone"}, on=move)
+
+    answers = [await boss.send(path, tab) for tab in tabs]
+    moved = await boss.send(move, stale)
+
+    assert [one.status for one in answers] == [200, 400]
+    assert "refunded meanwhile" in answers[1].alert
+    assert (await services.timelines.get(task_public_id(task))).refunded == 3
+    assert moved.status == 400
+    assert "changed meanwhile" in moved.alert
+    deep = await boss.post(f"{ROUTES}/new", {"options": "[" * 200_000}, on=f"{ROUTES}/new")
+    assert deep.status == 400

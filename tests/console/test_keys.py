@@ -7,7 +7,9 @@ from datetime import timedelta
 
 import pytest
 
+from app.accounts.keys import Owner
 from app.accounts.principal import USER_SCOPES
+from app.errors import InvalidParameter
 from app.generation.journal import AuditSearch
 from app.values import Credits
 from tests.console.pages import Page, make_user, sign_in
@@ -55,6 +57,26 @@ async def test_a_form_that_is_sent_again_makes_no_second_key(client, services):
     assert (first.status, again.status) == (200, 409)
     assert "sk-mg_" not in again.html
     assert len(await services.keys.list(tab.account.id)) == 1
+
+
+async def test_an_owner_lowers_what_a_key_may_do_and_raises_nothing(client, services, monkeypatch):
+    tab = await sign_in(client, services)
+    key = await make_key(services.engine, tab.account, rpm=30)
+    await services.keys.set_limits(key.id, budget=None, max_in_flight=3, rpm=30)
+    at = f"/console/keys/{key.public_id}"
+
+    raised = await tab.post(f"{at}/limits", {"rpm": "31", "max_in_flight": "3"}, on=at)
+    freed = await tab.post(f"{at}/limits", {"rpm": "30", "max_in_flight": ""}, on=at)
+    await tab.post(f"{at}/limits", {"rpm": "20", "max_in_flight": "2"}, on=at)
+    monkeypatch.setattr("app.accounts.keys.MAX_OWN_KEYS", 1)
+    more = await tab.post("/console/keys", {"name": "one more"}, on="/console/keys")
+
+    assert (raised.status, freed.status, more.status) == (400, 400, 400)
+    assert "may be at most 30 here" in raised.html.replace("&#39;", "'")
+    now = await services.keys.get(key.id)
+    assert (now.rpm, now.max_in_flight) == (20, 2)
+    with pytest.raises(InvalidParameter, match="at most 60"):
+        await services.keys.mint(tab.account.id, rpm=61, owner=Owner(60))
 
 
 async def test_limits_are_taken_over_and_can_be_changed(client, services):

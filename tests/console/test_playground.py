@@ -117,6 +117,21 @@ async def test_the_gallery_finds_shows_and_deletes_a_result(client: AsyncClient,
     assert (await tab.get(f"/console/gallery/{first}")).status == 404
 
 
+async def test_a_search_of_many_prompts_goes_on_where_one_page_stopped(
+    client: AsyncClient, tab: Tab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await make_picture(client, tab, "A paper boat")
+    second = await make_picture(client, tab, "A fox")
+    monkeypatch.setattr("app.tasks.queries.WINDOW", 1)
+
+    page = await tab.get("/console/gallery?q=boat")
+
+    [more] = page.root.all("a", rel="next")
+    assert ("Search further back" in more.text, page.root.all("a", class_="tile")) == (True, [])
+    assert more["href"].endswith(f"after={second}")
+    assert await tiles(tab, f"?q=boat&after={second}") == [first]
+
+
 async def tiles(tab: Tab, query: str = "") -> list[str]:
     page = await tab.get(f"/console/gallery{query}")
     assert page.status == 200

@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
+import structlog
 from pydantic import SecretStr
 
+from app.api.peer import _warn_once
 from app.values import Credits
 from tests.accounts.issuer import CLIENT, SECRET, Issuer, running_issuer
 from tests.console.pages import PASSWORD, Tab, make_user, sign_in
@@ -147,6 +149,41 @@ async def test_a_person_of_the_provider_comes_in_and_goes_where_they_wanted(tab,
     assert page.url == "/console/usage"
     assert set(tab.cookies) == {"mg"}
     assert issuer.url in (await tab.get("/console/account")).text
+
+
+@pytest.mark.parametrize(
+    ("public_url", "names", "path"),
+    [
+        ("https://gateway.test", {"__Host-mg_oidc", "__Host-mg_oidc_next"}, "Path=/;"),
+        ("http://gateway.test", {"mg_oidc", "mg_oidc_next"}, "Path=/console/oidc;"),
+    ],
+)
+async def test_no_other_host_can_set_the_cookies_of_the_way_to_the_provider(tab, services, public_url, names, path):
+    settings = services.settings
+    object.__setattr__(services, "settings", settings.model_copy(update={"public_url": public_url}))
+    services.settings.__dict__.pop("base_url", None)
+    try:
+        away = await tab.get("/console/oidc")
+        back = await tab.get("/console/oidc/callback")
+    finally:
+        object.__setattr__(services, "settings", settings)
+
+    for page in (away, back):
+        set_cookies = page.response.headers.get_list("set-cookie")
+        assert {cookie.partition("=")[0] for cookie in set_cookies} == names
+        assert all(path in f"{cookie};" for cookie in set_cookies)
+        assert all(("Secure" in cookie) == public_url.startswith("https") for cookie in set_cookies)
+
+
+async def test_a_proxy_that_nobody_has_named_is_warned_of_once(tab):
+    _warn_once.cache_clear()
+    fields = {"email": "nobody@example.test", "password": PASSWORD}
+
+    with structlog.testing.capture_logs() as logged:
+        for _ in range(2):
+            await tab.send(LOGIN, fields, headers={"x-forwarded-for": "192.0.2.1"})
+
+    assert [line["log_level"] for line in logged if line["event"] == "sign_in.unknown_proxy"] == ["warning"]
 
 
 @pytest.mark.parametrize("query", ["", "?code=x&state=y", "?error=access_denied&state=y"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from app import db
+from app.journal import Actor
 from app.webhooks.deliveries import ONE_OFF
 from tests.console.pages import make_user, sign_in
 
@@ -144,3 +146,19 @@ async def test_the_endpoints_of_others_are_not_there(tab, services, receiver):
     assert [answer.status for answer in answers] == [404] * 8
     assert (await services.webhooks.get(other.id, foreign.public_id)).name == "Theirs"
     assert "Theirs" not in page.html
+
+
+async def test_changes_of_webhooks_are_in_the_audit_without_a_secret(services, tab):
+    webhooks, who = services.webhooks, Actor("mei (key_1)")
+    made, secret = await webhooks.create(
+        tab.account.id, name="a", url="https://example.com/a", event_types=["video.failed"], actor=who
+    )
+    await webhooks.update(tab.account.id, made.public_id, name="b", actor=who)
+    await webhooks.rotate_secret(tab.account.id, made.public_id, keep_old=False, actor=who)
+    await webhooks.delete(tab.account.id, made.public_id, actor=who)
+    await services.webhook_secrets.of_account(tab.account.id, shown_to=who)
+
+    rows = await db.once(services.engine, "SELECT * FROM audit WHERE actor = $1 ORDER BY id", (who.name,))
+    did = ["create", "update", "rotate", "delete", "show_secret"]
+    assert [row["action"] for row in rows] == [f"webhook.{one}" for one in did]
+    assert secret not in str([dict(row) for row in rows])

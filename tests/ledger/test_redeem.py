@@ -14,12 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import db
 from app.credits.audit import Audit
 from app.credits.ledger import Ledger
-from app.credits.redeem import CHARS, Codes, CodeSearch
+from app.credits.redeem import CHARS, Codes, CodeSearch, Redeemed
 from app.credits.statements import Statements
 from app.errors import AccountSuspended, BalanceTooHigh, RedeemCodeRefused, TooManyRequests
 from app.journal import Actor
 from app.values import MAX_CREDITS, utcnow
-from tests.factories import make_account
+from tests.factories import make_account, make_key
 
 ADMIN, USER = Actor("root@example.test (key_1)"), Actor("user")
 AT_ONCE = 32
@@ -31,6 +31,11 @@ async def crowd(database_url: str) -> AsyncIterator[AsyncEngine]:
     engine = db.make_engine(database_url, pool_size=AT_ONCE, wait_s=60, session={"lock_timeout": "20s"})
     yield engine
     await engine.dispose()
+
+
+async def redeem_as(crowd: AsyncEngine, account_id: int, code: str) -> Redeemed:
+    key = await make_key(crowd, account_id)
+    return await Codes(crowd).redeem(account_id, code, key_id=key.id, actor=USER)
 
 
 async def lines_of(engine: AsyncEngine, reference: str) -> int:
@@ -45,10 +50,12 @@ async def test_thirty_two_redemptions_of_one_code_at_once_are_exactly_one_entry(
     codes = Codes(crowd)
     [code] = (await codes.create(count=1, amount=100, actor=ADMIN)).codes
     rivals = [await make_account(crowd, credits=0) for _ in range(accounts)]
+    keys = [(await make_key(crowd, rival)).id for rival in rivals]
 
     async def redeem(number: int) -> str:
         try:
-            done = await codes.redeem(rivals[number % accounts].id, code, actor=USER)
+            rival = number % accounts
+            done = await codes.redeem(rivals[rival].id, code, key_id=keys[rival], actor=USER)
         except RedeemCodeRefused:
             return "refused"
         return f"{'new' if done.is_new else 'again'} {done.reference}"
@@ -87,12 +94,13 @@ async def test_the_application_moves_a_code_through_its_function_alone(crowd: As
     assert db.sqlstate_of(caught.value) == "42501"
 
 
-async def test_guesses_at_once_are_counted_one_by_one(crowd: AsyncEngine) -> None:
+async def test_guesses_at_once_are_counted_one_by_one_and_lock_out_no_other_key(crowd: AsyncEngine) -> None:
     account, codes = await make_account(crowd, credits=0), Codes(crowd)
+    leaked = await make_key(crowd, account)
 
     async def guess(number: int) -> str:
         try:
-            await codes.redeem(account.id, f"GUESS{number}", actor=USER)
+            await codes.redeem(account.id, f"GUESS{number}", key_id=leaked.id, actor=USER)
         except (RedeemCodeRefused, TooManyRequests) as error:
             return error.reason
         raise AssertionError("a guess was right")
@@ -100,13 +108,15 @@ async def test_guesses_at_once_are_counted_one_by_one(crowd: AsyncEngine) -> Non
     answers = Counter(await asyncio.gather(*(guess(number) for number in range(AT_ONCE))))
 
     assert answers == {"redeem_code_refused": 10, "too_many_requests": AT_ONCE - 10}
+    [code] = (await codes.create(count=1, amount=5, actor=ADMIN)).codes
+    assert (await redeem_as(crowd, account.id, code)).balance == 5
 
 
 async def test_the_books_hold_no_code_and_call_it_what_it_was(crowd: AsyncEngine) -> None:
     account, codes = await make_account(crowd, credits=0), Codes(crowd)
     batch = await codes.create(count=2, amount=7, kind="topup", note="ten pictures", actor=ADMIN)
 
-    await codes.redeem(account.id, batch.codes[0], actor=USER)
+    await redeem_as(crowd, account.id, batch.codes[0])
 
     [entry] = (await Statements(crowd).ledger(account.id)).entries
     assert (entry.kind, entry.amount, entry.note, entry.actor) == ("topup", 7, "ten pictures", "user")
@@ -127,14 +137,14 @@ async def test_a_code_that_is_late_or_would_burst_the_balance_or_comes_from_a_su
     await db.once(crowd, "UPDATE accounts SET state = 'suspended' WHERE id = $1", (still.id,))
 
     with pytest.raises(BalanceTooHigh):
-        await codes.redeem(rich.id, batch.codes[0], actor=USER)
+        await redeem_as(crowd, rich.id, batch.codes[0])
     with pytest.raises(AccountSuspended):
-        await codes.redeem(still.id, batch.codes[0], actor=USER)
+        await redeem_as(crowd, still.id, batch.codes[0])
     owner = db.make_engine(database_url, role=None, pooled=False)
     await db.once(owner, "UPDATE redeem_codes SET expires_at = now() WHERE last4 = $1", (batch.codes[1][-4:],))
     await owner.dispose()
     with pytest.raises(RedeemCodeRefused, match="expired"):
-        await codes.redeem(poor.id, batch.codes[1], actor=USER)
+        await redeem_as(crowd, poor.id, batch.codes[1])
 
     found, _ = await codes.search(CodeSearch(batch=batch.id))
     assert [code.state for code in found] == ["expired", "open"]

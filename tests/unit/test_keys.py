@@ -20,6 +20,7 @@ from app.accounts.users import Accounts
 from app.errors import (
     AccountExists,
     AccountNotFound,
+    AccountSuspended,
     InvalidApiKey,
     InvalidParameter,
     IpNotAllowed,
@@ -524,3 +525,33 @@ async def test_a_key_minted_with_another_pepper_than_the_deployments_is_refused(
 
     with pytest.raises(WrongPepper, match="MEDIAGATE_KEY_PEPPER"):
         await make_key(url, account, pepper=SecretStr("another pepper, of a process with other settings"))
+
+
+async def test_a_suspended_account_gets_no_key(engine: AsyncEngine, keys: Keys):
+    account = await make_account(engine, credits=0)
+    minted = await keys.mint(account.id)
+    await Accounts(engine).suspend(account.id)
+
+    with pytest.raises(AccountSuspended):
+        await keys.mint(account.id)
+    with pytest.raises(AccountSuspended):
+        await keys.rotate(minted.id)
+
+
+async def test_who_administers_no_more_has_no_key_that_could_again(engine: AsyncEngine, keys: Keys):
+    await make_account(engine, is_admin=True, credits=0)
+    account = await make_account(engine, is_admin=True, credits=0)
+    both = await keys.mint(account.id, scopes=["tasks:read", "admin:*"])
+    only = await keys.mint(account.id, scopes=["admin:*"])
+
+    await Accounts(engine).update(account.id, is_admin=False)
+    await Accounts(engine).update(account.id, is_admin=True)
+
+    assert (await keys.get(both.id)).scopes == ("tasks:read",)
+    assert (await keys.get(only.id)).revoked_at is not None
+    noted = await db.once(
+        engine,
+        "SELECT action FROM audit WHERE target = ANY($1) ORDER BY id DESC LIMIT 2",
+        ([f"key:{both.id}", f"key:{only.id}"],),
+    )
+    assert {row["action"] for row in noted} == {"key.scopes", "key.revoke"}

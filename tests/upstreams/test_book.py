@@ -312,13 +312,21 @@ async def test_an_account_is_changed_drained_and_enabled(book: Book):
     assert [by_version[n].base_url for n in (1, 2)] == ["https://a.test/v1", None]
 
 
-async def test_another_address_keeps_the_secret(book: Book):
-    await book.upstreams.add("a", provider="demo", secret=SecretStr("sk-a"), actor=ADMIN)
+async def test_a_stored_secret_goes_to_no_other_host_unless_it_is_given_again(book: Book):
+    how = {"base_url": "https://a.test/v1", "secret": SecretStr("sk-a")}
+    await book.upstreams.add("a", provider="demo", **how, actor=ADMIN)  # type: ignore[arg-type]
 
-    await book.upstreams.update("a", base_url="https://new.test", actor=ADMIN)
-
+    for other in ("https://new.test/v1", "http://a.test/v1", "https://a.test:8443/v1", None):
+        with pytest.raises(InvalidParameter, match="give the secret again"):
+            await book.upstreams.update("a", base_url=other, actor=ADMIN)
+    await book.upstreams.update("a", base_url="https://a.test:443/v2", actor=ADMIN)
     account = (await book.snapshot()).accounts["a"]
     assert account.by_version[account.newest].secret == SecretStr("sk-a")
+    await book.upstreams.update("a", base_url="https://new.test", secret=SecretStr("sk-b"), actor=ADMIN)
+
+    account = (await book.snapshot()).accounts["a"]
+    newest = account.by_version[account.newest]
+    assert (newest.base_url, newest.secret) == ("https://new.test", SecretStr("sk-b"))
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,10 @@ class UpstreamCreate(Body):
 
 
 class UpstreamUpdate(Body):
-    base_url: str | None = Field(None, description="For new tasks; null: the provider's own.")
+    base_url: str | None = Field(
+        None, description="For new tasks; null: the provider's own. Another host needs `secret` with it."
+    )
+    secret: SecretStr | None = Field(None, description=SECRET_NOTE + " null: none any more.")
     options: dict[str, Any] = Field(default_factory=dict, description="All of them, for new tasks.")
     concurrency: int = Field(DEFAULT_CONCURRENCY, description="Tasks of one model at once.")
 

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from app.accounts.key_info import key_public_id
 from app.api.admin.bodies import Body, documented, reads
-from app.api.deps import AccountPrincipal, ServicesDep
+from app.api.deps import AccountPrincipal, RedeemPrincipal, ServicesDep
 from app.api.errors import request_id_of
 from app.api.openapi import errors
 from app.api.v1 import wire
@@ -136,7 +136,8 @@ class RedeemReply(wire.Wire):
 @router.post(
     "/redeem",
     summary="Redeem a code",
-    description="Adds the code's credits to the account, once. After ten wrong codes none is looked at for an hour.",
+    description="Adds the code's credits to the account, once. Needs `account:read`, and `images:write` or "
+    "`videos:write`: a key that may make something. After ten wrong codes none of this key is looked at for an hour.",
     response_model=RedeemReply,
     responses=errors(
         RedeemCodeRefused,
@@ -152,12 +153,13 @@ class RedeemReply(wire.Wire):
 )
 async def redeem_code(
     request: Request,
-    principal: AccountPrincipal,
+    principal: RedeemPrincipal,
     services: ServicesDep,
     body: Annotated[RedeemOrder, Depends(reads(RedeemOrder))],
 ) -> Response:
     actor = Actor(f"{principal.email} ({key_public_id(principal.key_id)})", request_id_of(request))
-    return json_answer(RedeemReply.of(await services.codes.redeem(principal.account_id, body.code, actor=actor)))
+    redeemed = await services.codes.redeem(principal.account_id, body.code, key_id=principal.key_id, actor=actor)
+    return json_answer(RedeemReply.of(redeemed))
 
 
 @router.get(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Path, Query, Request
 from starlette.responses import Response
 
+from app.accounts.key_info import key_public_id
 from app.accounts.principal import Principal
 from app.api.admin.bodies import Body, documented, reads
 from app.api.deps import IMAGES_WRITE, VIDEOS_WRITE, AccountPrincipal, AnyPrincipal, ServicesDep
+from app.api.errors import request_id_of
 from app.api.openapi import errors
 from app.api.v1.answers import json_answer
 from app.api.v1.webhook_wire import (
@@ -41,6 +43,7 @@ from app.errors import (
     WebhookDeliveryNotFound,
     WebhookEndpointNotFound,
 )
+from app.journal import Actor
 from app.webhooks.deliveries import ONE_OFF
 from app.webhooks.events import EVENT_TYPES
 
@@ -73,6 +76,14 @@ async def _writer(principal: AnyPrincipal) -> Principal:
 WebhooksPrincipal = Annotated[Principal, Depends(_writer)]
 
 
+async def _actor(request: Request, principal: WebhooksPrincipal) -> Actor:
+    """Return who changes something, for the audit."""
+    return Actor(f"{principal.email} ({key_public_id(principal.key_id)})", request_id_of(request))
+
+
+ActorDep = Annotated[Actor, Depends(_actor)]
+
+
 def _body(kind: type[Body], **examples: dict[str, Any]) -> dict[str, Any]:
     """Document a body, with examples."""
     found = documented(kind, is_partial=True)
@@ -100,10 +111,13 @@ def _body(kind: type[Body], **examples: dict[str, Any]) -> dict[str, Any]:
     ),
 )
 async def create_endpoint(
-    principal: WebhooksPrincipal, services: ServicesDep, body: Annotated[EndpointCreate, Depends(reads(EndpointCreate))]
+    principal: WebhooksPrincipal,
+    actor: ActorDep,
+    services: ServicesDep,
+    body: Annotated[EndpointCreate, Depends(reads(EndpointCreate))],
 ) -> Response:
     made, secret = await services.webhooks.create(
-        principal.account_id, name=body.name, url=body.url, event_types=body.event_types
+        principal.account_id, name=body.name, url=body.url, event_types=body.event_types, actor=actor
     )
     return json_answer(WebhookEndpointWithSecret.of(made, signing_secret=secret), headers=NO_STORE)
 
@@ -163,12 +177,12 @@ async def get_endpoint(endpoint_id: EndpointId, principal: AccountPrincipal, ser
 async def update_endpoint(
     endpoint_id: EndpointId,
     principal: WebhooksPrincipal,
+    actor: ActorDep,
     services: ServicesDep,
     body: Annotated[EndpointUpdate, Depends(reads(EndpointUpdate))],
 ) -> Response:
-    return json_answer(
-        WebhookEndpoint.of(await services.webhooks.update(principal.account_id, endpoint_id, **body.given()))
-    )
+    found = await services.webhooks.update(principal.account_id, endpoint_id, **body.given(), actor=actor)
+    return json_answer(WebhookEndpoint.of(found))
 
 
 @router.delete(
@@ -179,8 +193,10 @@ async def update_endpoint(
     responses=READ_ONE,
     operation_id="delete_webhook_endpoint",
 )
-async def delete_endpoint(endpoint_id: EndpointId, principal: WebhooksPrincipal, services: ServicesDep) -> Response:
-    await services.webhooks.delete(principal.account_id, endpoint_id)
+async def delete_endpoint(
+    endpoint_id: EndpointId, principal: WebhooksPrincipal, actor: ActorDep, services: ServicesDep
+) -> Response:
+    await services.webhooks.delete(principal.account_id, endpoint_id, actor=actor)
     return json_answer(WebhookEndpointDeleted(id=endpoint_id))
 
 
@@ -196,11 +212,12 @@ async def delete_endpoint(endpoint_id: EndpointId, principal: WebhooksPrincipal,
 async def rotate_secret(
     endpoint_id: EndpointId,
     principal: WebhooksPrincipal,
+    actor: ActorDep,
     services: ServicesDep,
     body: Annotated[SecretRotation, Depends(reads(SecretRotation, may_be_empty=True))],
 ) -> Response:
     found, secret = await services.webhooks.rotate_secret(
-        principal.account_id, endpoint_id, keep_old=bool(body.keep_old_secret_active_for_24_hours)
+        principal.account_id, endpoint_id, keep_old=bool(body.keep_old_secret_active_for_24_hours), actor=actor
     )
     return json_answer(WebhookEndpointWithSecret.of(found, signing_secret=secret), headers=NO_STORE)
 
@@ -291,11 +308,13 @@ async def get_settings(principal: AccountPrincipal, services: ServicesDep) -> Re
     openapi_extra=_body(SettingsUpdate, warn={"low_credits": 50}, off={"low_credits": None}),
 )
 async def update_settings(
-    principal: WebhooksPrincipal, services: ServicesDep, body: Annotated[SettingsUpdate, Depends(reads(SettingsUpdate))]
+    principal: WebhooksPrincipal,
+    actor: ActorDep,
+    services: ServicesDep,
+    body: Annotated[SettingsUpdate, Depends(reads(SettingsUpdate))],
 ) -> Response:
-    return json_answer(
-        WebhookSettings.of(await services.webhooks.set_low_credits(principal.account_id, body.low_credits))
-    )
+    found = await services.webhooks.set_low_credits(principal.account_id, body.low_credits, actor=actor)
+    return json_answer(WebhookSettings.of(found))
 
 
 @router.get(
@@ -306,8 +325,8 @@ async def update_settings(
     responses=READ,
     operation_id="get_webhook_secret",
 )
-async def get_account_secret(principal: WebhooksPrincipal, services: ServicesDep) -> Response:
-    secret = await services.webhook_secrets.of_account(principal.account_id)
+async def get_account_secret(principal: WebhooksPrincipal, actor: ActorDep, services: ServicesDep) -> Response:
+    secret = await services.webhook_secrets.of_account(principal.account_id, shown_to=actor)
     return json_answer(WebhookSecret(signing_secret=secret), headers=NO_STORE)
 
 
@@ -321,11 +340,12 @@ async def get_account_secret(principal: WebhooksPrincipal, services: ServicesDep
 )
 async def rotate_account_secret(
     principal: WebhooksPrincipal,
+    actor: ActorDep,
     services: ServicesDep,
     body: Annotated[SecretRotation, Depends(reads(SecretRotation, may_be_empty=True))],
 ) -> Response:
     secret = await services.webhooks.rotate_account_secret(
-        principal.account_id, keep_old=bool(body.keep_old_secret_active_for_24_hours)
+        principal.account_id, keep_old=bool(body.keep_old_secret_active_for_24_hours), actor=actor
     )
     return json_answer(WebhookSecret(signing_secret=secret), headers=NO_STORE)
 

@@ -15,11 +15,13 @@ from app.accounts.users import account_public_id
 from app.console import tables
 from app.console.admin.reading import ALL_AT_ONCE, day, number_after
 from app.console.visitor import AdminVisitor, ConsoleRoute
-from app.generation.journal import AuditRow, AuditSearch
+from app.generation.journal import AuditLog, AuditRow, AuditSearch
 
 router = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
 
 AUDIT = "/console/admin/audit"
+MOST_PAGES = 100
+"""Of a file: a search in two million rows."""
 PAGES: Mapping[str, Callable[[str], str]] = {
     "account": lambda number: f"/console/admin/users/{account_public_id(int(number))}",
     "key": lambda number: f"/console/admin/keys/key_{int(number)}",
@@ -31,6 +33,12 @@ PAGES: Mapping[str, Callable[[str], str]] = {
     "model": lambda name: f"/console/admin/models/{quote(name, safe='')}",
 }
 """Where a target is looked at, by its kind."""
+PUBLIC_IDS: Mapping[str, Callable[[int], str]] = {
+    "account": account_public_id,
+    "key": lambda number: f"key_{number}",
+    "code": lambda number: f"code_{number}",
+    "route": lambda number: f"route_{number}",
+}
 NUMBERED = ("account", "key", "code", "route")
 
 COLUMNS: Mapping[str, Callable[[AuditRow], object]] = {
@@ -68,22 +76,32 @@ async def audit(visitor: AdminVisitor) -> Response:
         limit=tables.PAGE_ROWS,
     )
     if tables.wants_csv(request):
-        found = await tables.all_rows(
-            lambda after: log.search(replace(wanted, after=after, limit=ALL_AT_ONCE)), lambda row: row.id
-        )
-        return tables.csv_file("audit.csv", COLUMNS, found)
-    rows, has_more = await log.search(replace(wanted, after=number_after(request)))
+        return tables.csv_file("audit.csv", COLUMNS, await _all(log, replace(wanted, limit=ALL_AT_ONCE)))
+    page = await log.page(replace(wanted, after=number_after(request)))
     return visitor.page(
         "admin/audit.html",
         nav=AUDIT,
-        rows=rows,
+        rows=page.rows,
         wanted=wanted,
         actions=await log.actions(),
         difference=difference,
         page_of=page_of,
-        paging=tables.Paging.of(request, has_more=has_more, last=rows[-1].id if rows else None),
+        shown_target=shown_target,
+        paging=tables.Paging.of(request, has_more=page.has_more, last=page.last),
         is_filtered=tables.is_filtered(request),
     )
+
+
+async def _all(log: AuditLog, wanted: AuditSearch) -> list[AuditRow]:
+    """Return what matches, page after page, also where one between is empty: a search looks back by parts."""
+    found: list[AuditRow] = []
+    for _turn in range(MOST_PAGES):
+        page = await log.page(wanted)
+        found.extend(page.rows)
+        if not page.has_more or len(found) >= tables.CSV_ROWS:
+            break
+        wanted = replace(wanted, after=page.last)
+    return found[: tables.CSV_ROWS]
 
 
 def difference(row: AuditRow) -> list[Line]:
@@ -92,10 +110,18 @@ def difference(row: AuditRow) -> list[Line]:
     for name in ("reason", "note"):
         if after.get(name) == row.reason and name not in before:
             after.pop(name, None)
+    if not before:  # something new: what was left empty says nothing
+        after = {name: value for name, value in after.items() if value not in (None, "", [], {})}
     return [
         Line(name, _text(before[name]) if name in before else None, _text(after[name]) if name in after else None)
         for name in dict.fromkeys([*before, *after])
     ]
+
+
+def shown_target(target: str) -> str:
+    """Return what a row is about by the id that people see elsewhere: ``acct_4`` for ``account:4``."""
+    kind, _colon, number = target.partition(":")
+    return PUBLIC_IDS[kind](int(number)) if kind in PUBLIC_IDS and number.isdecimal() else target
 
 
 def page_of(target: str) -> str | None:

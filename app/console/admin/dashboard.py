@@ -132,6 +132,7 @@ async def _steps(visitor: Visitor) -> Sequence[Step]:
     services, _ = visitor.services, visitor.gettext
     settings = services.settings
     upstreams = await services.book.upstreams.list()
+    served = {route.entry.upstream for route in await services.book.routes.list()}
 
     async def was_done(action: str, *, apart_from: str | None = None) -> bool:
         rows, _more = await services.audit_log.search(AuditSearch(action=action, limit=FIRST_ROWS))
@@ -148,7 +149,10 @@ async def _steps(visitor: Visitor) -> Sequence[Step]:
             _("Add an upstream account with its secret"),
             _("Until then only the built-in demo models answer."),
             "/console/admin/upstreams",
-            any(upstream.has_secret and upstream.state == "active" for upstream in upstreams),
+            any(
+                one.has_secret and one.state == "active" and one.provider != "demo" and one.name in served
+                for one in upstreams
+            ),
         ),
         Step(
             _("Look through the prices"),

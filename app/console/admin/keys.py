@@ -15,7 +15,20 @@ from app.accounts.principal import SCOPES, USER_SCOPES, Period
 from app.console import tables
 from app.console.admin.reading import ALL_AT_ONCE, account_named, last_day, number_after
 from app.console.key_columns import KEY_COLUMNS
-from app.console.visitor import AdminVisitor, ConsoleRoute, Form, FormDep, Visitor, blank, go, once, sent_before
+from app.console.visitor import (
+    AdminVisitor,
+    ConsoleRoute,
+    Form,
+    FormDep,
+    Visitor,
+    blank,
+    changed,
+    go,
+    once,
+    refused,
+    sent_before,
+    showing,
+)
 from app.errors import AccountNotFound, InvalidParameter, KeyNotFound, MediagateError, ModelNotFound
 
 router = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
@@ -155,8 +168,11 @@ async def _key(visitor: Visitor, public_id: str) -> KeyInfo:
 @router.get(f"{KEYS}/{{key_id}}")
 async def key_page(visitor: AdminVisitor, key_id: str) -> Response:
     key = await _key(visitor, key_id)
-    form = blank(budget=key.budget, period=key.period, max_in_flight=key.max_in_flight, rpm=key.rpm)
-    return _key_page(visitor, key, form)
+    return _key_page(visitor, key, _limits_form(key))
+
+
+def _limits_form(key: KeyInfo) -> Form:
+    return showing(blank(budget=key.budget, period=key.period, max_in_flight=key.max_in_flight, rpm=key.rpm))
 
 
 def _key_page(visitor: Visitor, key: KeyInfo, form: Form, *, status: int = 200) -> Response:
@@ -167,16 +183,17 @@ def _key_page(visitor: Visitor, key: KeyInfo, form: Form, *, status: int = 200) 
 async def set_limits(visitor: AdminVisitor, key_id: str, form: FormDep) -> Response:
     key = await _key(visitor, key_id)
     try:
+        wanted = changed(form, _limits_form(key))
         await visitor.services.keys.set_limits(
             key.id,
-            budget=form.number("budget"),
-            period=_period(form),
-            max_in_flight=form.number("max_in_flight"),
-            rpm=form.number("rpm"),
+            budget=form.number("budget") if "budget" in wanted else key.budget,
+            period=_period(form) if "period" in wanted else key.period,
+            max_in_flight=form.number("max_in_flight") if "max_in_flight" in wanted else key.max_in_flight,
+            rpm=form.number("rpm") if "rpm" in wanted else key.rpm,
             actor=visitor.actor,
         )
     except MediagateError as error:
-        return _key_page(visitor, key, form.refuse(visitor.request, error), status=error.status)
+        return _key_page(visitor, key, refused(visitor, form, _limits_form(key), error), status=error.status)
     return go(visitor.request, f"{KEYS}/{key.public_id}", done="saved")
 
 

@@ -212,7 +212,9 @@ async def move_page(visitor: AdminVisitor, model: str, move: Move) -> Response:
 
 
 def _move_page(visitor: Visitor, state: ModelState, move: Move, form: Form, *, status: int = 200) -> Response:
-    return visitor.page("admin/model_move.html", status=status, nav=MODELS, state=state, move=move, form=form)
+    return visitor.page(
+        "admin/model_move.html", status=status, nav=MODELS, state=state, move=move, seen=_seen(state), form=form
+    )
 
 
 @router.post(MODELS + "/{model}/{move}")
@@ -222,6 +224,8 @@ async def move_model(visitor: AdminVisitor, model: str, move: Move, form: FormDe
     if not await once(visitor, form):
         return sent_before(visitor, back=f"{MODELS}/{model}")
     try:
+        if form.raw("seen") != _seen(state):
+            raise InvalidParameter("The model was changed meanwhile. Look at what your change does now.")
         why, moment = reason(form), effective_from(form)
         await versions.add(
             model,

@@ -15,7 +15,7 @@ from app.catalog.model import Model
 from app.catalog.prices import PriceEdit
 from app.catalog.pricing import PricePerSecond
 from app.catalog.simulate import Simulation
-from app.catalog.states import ModelState
+from app.catalog.states import ListedVersion, ModelState
 from app.console import shell, tables, wording
 from app.console.admin.model_forms import MODELS, Number, label_of, numbers_of
 from app.console.user.prices import SOURCE_SECONDS, TYPES, field_of, given_fields, seconds_of, shown_parameters
@@ -43,6 +43,17 @@ COLUMNS: Mapping[str, Callable[[ModelState], object]] = {
     "version": lambda state: state.price_version,
     "prices": lambda state: " ".join(f"{field.path}={field.value}" for field in state.prices),
     "operations": lambda state: " ".join(state.operations),
+}
+VERSION_COLUMNS: Mapping[str, Callable[[ListedVersion], object]] = {
+    "version": lambda one: one.version.number,
+    "state": lambda one: one.state,
+    "kind": lambda one: one.version.kind,
+    "effective_from": lambda one: one.version.effective_from,
+    "created_by": lambda one: one.version.created_by,
+    "created_at": lambda one: one.version.created_at,
+    "reason": lambda one: one.version.note,
+    "cancelled_by": lambda one: one.version.cancelled_by,
+    "cancelled_at": lambda one: one.version.cancelled_at,
 }
 
 
@@ -79,7 +90,12 @@ def _matches(state: ModelState, q: str | None) -> bool:
 
 @router.get(MODELS + "/{model}")
 async def model_page(visitor: AdminVisitor, model: str) -> Response:
-    return await show_model(visitor, await visitor.services.model_versions.get(model))
+    state = await visitor.services.model_versions.get(model)
+    if tables.wants_csv(visitor.request):
+        return tables.csv_file(
+            "versions.csv", VERSION_COLUMNS, await visitor.services.model_versions.versions(state.id)
+        )
+    return await show_model(visitor, state)
 
 
 async def show_model(visitor: Visitor, state: ModelState, form: Form | None = None, *, status: int = 200) -> Response:

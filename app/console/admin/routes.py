@@ -6,9 +6,23 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from app.catalog.routes import RouteInfo, find_route_id
+from app.catalog.rows import KEEP
 from app.console import tables, wording
 from app.console.admin.upstreams import UPSTREAMS, options_of, route_lines, shown_options
-from app.console.visitor import AdminVisitor, ConsoleRoute, Form, FormDep, Visitor, blank, go, once, sent_before
+from app.console.visitor import (
+    AdminVisitor,
+    ConsoleRoute,
+    Form,
+    FormDep,
+    Visitor,
+    blank,
+    changed,
+    go,
+    once,
+    refused,
+    sent_before,
+    showing,
+)
 from app.errors import InvalidParameter, MediagateError, ModelRouteNotFound
 from app.requests import Operation
 
@@ -91,12 +105,16 @@ async def _route(visitor: Visitor, public_id: str) -> RouteInfo:
 @router.get(ROUTES + "/{route_id}")
 async def route_page(visitor: AdminVisitor, route_id: str) -> Response:
     route = await _route(visitor, route_id)
+    return await _page(visitor, route, _form_of(route))
+
+
+def _form_of(route: RouteInfo) -> Form:
     entry = route.entry
     form = blank(priority=entry.priority, weight=entry.weight, options=shown_options(dict(entry.options)))
     form.fields["enabled"] = ["on"] if entry.is_enabled else []
     form.fields["needs_permission"] = ["on"] if entry.needs_permission else []
     form.fields["operations"] = sorted(operation.value for operation in entry.operations or ())
-    return await _page(visitor, route, form)
+    return showing(form)
 
 
 async def _page(visitor: Visitor, route: RouteInfo, form: Form, *, status: int = 200) -> Response:
@@ -116,18 +134,20 @@ async def _page(visitor: Visitor, route: RouteInfo, form: Form, *, status: int =
 async def update_route(visitor: AdminVisitor, route_id: str, form: FormDep) -> Response:
     route = await _route(visitor, route_id)
     try:
+        wanted = changed(form, _form_of(route))
         await visitor.services.book.routes.update(
             route.id,
-            priority=form.needed("priority"),
-            weight=form.needed("weight"),
-            is_enabled=form.is_on("enabled"),
-            needs_permission=form.is_on("needs_permission"),
-            operations=_operations(form),
-            options=options_of(form),
+            priority=form.needed("priority") if "priority" in wanted else KEEP,
+            weight=form.needed("weight") if "weight" in wanted else KEEP,
+            is_enabled=form.is_on("enabled") if "enabled" in wanted else KEEP,
+            needs_permission=form.is_on("needs_permission") if "needs_permission" in wanted else KEEP,
+            operations=_operations(form) if "operations" in wanted else KEEP,
+            options=options_of(form) if "options" in wanted else KEEP,
             actor=visitor.actor,
         )
     except MediagateError as error:
-        return await _page(visitor, route, form.refuse(visitor.request, error), status=error.status)
+        form = refused(visitor, form, _form_of(route), error)
+        return await _page(visitor, route, form, status=error.status)
     return go(visitor.request, f"{ROUTES}/{route_id}", done="saved")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 
 from fastapi import APIRouter
 from starlette.responses import Response
@@ -13,6 +14,7 @@ from app.accounts.key_info import find_key_id, key_public_id
 from app.accounts.users import account_public_id
 from app.console import tables, wording
 from app.console.admin.reading import ALL_AT_ONCE, day
+from app.console.admin.timeline_words import ATTEMPT_STATES, FAULTS, words_of
 from app.console.user.tasks import TYPES
 from app.console.visitor import AdminVisitor, ConsoleRoute, Form, FormDep, Visitor, blank, go, once, sent_before
 from app.errors import AccountNotFound, MediagateError
@@ -116,6 +118,9 @@ async def _task(visitor: Visitor, task_id: str, form: Form, *, wrong: str | None
         timeline=timeline,
         task=task,
         events=timeline.events(),
+        words_of=partial(words_of, gettext=visitor.gettext),
+        attempt_states=ATTEMPT_STATES,
+        faults=FAULTS,
         account=account_public_id(task.account_id),
         key=key_public_id(task.key_id),
         refundable=(task.charge or 0) - timeline.refunded,
@@ -158,6 +163,7 @@ async def refund(visitor: AdminVisitor, task_id: str, form: FormDep) -> Response
             actor=visitor.actor,
             credits=form.number("credits"),
             reference=form.id,
+            left=form.needed("left"),
         )
 
     return await _repair(visitor, task_id, form, work, "refunded", dialog="refund")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -11,11 +11,26 @@ from fastapi import APIRouter
 from pydantic import SecretStr
 from starlette.responses import Response
 
-from app.catalog.inspection import inspect
+from app.catalog.inspection import Check, inspect
 from app.catalog.routes import RouteInfo
+from app.catalog.rows import KEEP
 from app.catalog.upstreams import DEFAULT_CONCURRENCY, UpstreamInfo
-from app.console import tables
-from app.console.visitor import AdminVisitor, ConsoleRoute, Form, FormDep, Visitor, blank, go, once, sent_before
+from app.console import tables, wording
+from app.console.visitor import (
+    AdminVisitor,
+    ConsoleRoute,
+    Form,
+    FormDep,
+    Visitor,
+    blank,
+    changed,
+    go,
+    once,
+    refused,
+    sent_before,
+    showing,
+)
+from app.console.wording import _
 from app.errors import InvalidParameter, MediagateError
 from app.upstreams.health import Blocked
 
@@ -28,6 +43,18 @@ MOVES: Mapping[str, tuple[Literal["active", "draining", "disabled"], str]] = {
     "disable": ("disabled", "disabled"),
 }
 """What a button does: the state it brings, and the notice afterwards."""
+CHECKS: Mapping[str, str] = {"state": _("State"), "secret": _("Secret"), "routes": _("Routes"), "host": _("Host")}
+FOUND: Mapping[str, str] = {"opens": _("can be opened"), "none is set": _("None is set")}
+ACCOUNT_COLUMNS: Mapping[str, Callable[[UpstreamInfo], object]] = {
+    "name": lambda account: account.name,
+    "provider": lambda account: account.provider,
+    "state": lambda account: account.state,
+    "has_secret": lambda account: account.has_secret,
+    "secret_version": lambda account: account.version,
+    "unfinished_tasks": lambda account: account.open_tasks,
+    "concurrency": lambda account: account.concurrency,
+    "created_at": lambda account: account.created_at,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +78,8 @@ async def upstreams(visitor: AdminVisitor) -> Response:
     request, book = visitor.request, visitor.services.book
     accounts = await book.upstreams.list()
     routes = await book.routes.list(tables.query(request, "model"))
+    if tables.wants_csv(request) and tables.query(request, "table") == "accounts":
+        return tables.csv_file("upstreams.csv", ACCOUNT_COLUMNS, accounts)
     if tables.wants_csv(request):
         return tables.csv_file(
             "routes.csv",
@@ -115,6 +144,8 @@ def options_of(form: Form) -> dict[str, Any]:
         options = json.loads(form.raw("options").strip() or "{}")
     except ValueError as error:
         raise InvalidParameter(f"'options' must be a JSON object: {error}.", param="options") from None
+    except RecursionError:
+        raise InvalidParameter("'options' must be a JSON object.", param="options") from None
     if not isinstance(options, dict):
         raise InvalidParameter("'options' must be a JSON object.", param="options")
     return cast("dict[str, Any]", options)
@@ -139,26 +170,43 @@ async def upstream_page(visitor: AdminVisitor, name: str) -> Response:
 
 
 def _form_of(account: UpstreamInfo) -> Form:
-    return blank(
-        base_url=account.base_url, concurrency=account.concurrency, options=shown_options(dict(account.options))
-    )
+    options = shown_options(dict(account.options))
+    return showing(blank(base_url=account.base_url, concurrency=account.concurrency, options=options))
 
 
 async def _page(
     visitor: Visitor, account: UpstreamInfo, form: Form, *, status: int = 200, wrong: str | None = None, **more: Any
 ) -> Response:
     """``wrong`` is the form that could not be done."""
-    routes = [route for route in await visitor.services.book.routes.list() if route.entry.upstream == account.name]
+    every = await visitor.services.book.routes.list()
+    routes = [route for route in every if route.entry.upstream == account.name]
     return visitor.page(
         "admin/upstream.html",
         status=status,
         nav=UPSTREAMS,
         account=account,
         lines=await route_lines(visitor, routes),
+        alone=await _alone(visitor, account, every) if account.state == "active" else 0,
+        check_names=CHECKS,
+        found_text=lambda check: _found_text(visitor, check),
         form=form,
         wrong=wrong,
         **{"checks": None, **more},
     )
+
+
+async def _alone(visitor: Visitor, account: UpstreamInfo, routes: Sequence[RouteInfo]) -> int:
+    """Return how many models are left without a route when this account takes no more tasks."""
+    active = {one.name for one in await visitor.services.book.upstreams.list() if one.state == "active"}
+    open_routes = [route.entry for route in routes if route.entry.is_enabled and route.entry.upstream in active]
+    here = {entry.model for entry in open_routes if entry.upstream == account.name}
+    return len(here - {entry.model for entry in open_routes if entry.upstream != account.name})
+
+
+def _found_text(visitor: Visitor, check: Check) -> str:
+    """Return what a check found, in the page's language where it is a word of ours."""
+    text = FOUND.get(check.found) or (wording.STATES[check.found][0] if check.found in wording.STATES else None)
+    return visitor.gettext(text) if text else check.found
 
 
 @router.post(UPSTREAMS + "/{name}")
@@ -166,15 +214,18 @@ async def update_upstream(visitor: AdminVisitor, name: str, form: FormDep) -> Re
     book = visitor.services.book
     account = await book.upstreams.get(name)
     try:
+        wanted = changed(form, _form_of(account))
         await book.upstreams.update(
             name,
-            base_url=form.find("base_url"),
-            options=options_of(form),
-            concurrency=form.needed("concurrency"),
+            base_url=form.find("base_url") if "base_url" in wanted else KEEP,
+            options=options_of(form) if "options" in wanted else KEEP,
+            concurrency=form.needed("concurrency") if "concurrency" in wanted else KEEP,
+            secret=_secret(form) or KEEP,
             actor=visitor.actor,
         )
     except MediagateError as error:
-        return await _page(visitor, account, form.refuse(visitor.request, error), status=error.status, wrong="settings")
+        form = refused(visitor, form, _form_of(account), error)
+        return await _page(visitor, account, form, status=error.status, wrong="settings")
     return go(visitor.request, f"{UPSTREAMS}/{name}", done="saved")
 
 
@@ -188,9 +239,9 @@ async def rotate_secret(visitor: AdminVisitor, name: str, form: FormDep) -> Resp
             raise InvalidParameter("'secret' must not be empty.", param="secret")
         await book.upstreams.rotate(name, secret, actor=visitor.actor)
     except MediagateError as error:
-        refused = _form_of(account)
-        refused.error = form.refuse(visitor.request, error).error or form.errors.get("secret")
-        return await _page(visitor, account, refused, status=error.status, wrong="secret")
+        again = _form_of(account)
+        again.error = form.refuse(visitor.request, error).error or form.errors.get("secret")
+        return await _page(visitor, account, again, status=error.status, wrong="secret")
     return go(visitor.request, f"{UPSTREAMS}/{name}", done="saved")
 
 
@@ -207,9 +258,9 @@ async def delete_upstream(visitor: AdminVisitor, name: str, form: FormDep) -> Re
     book = visitor.services.book
     account = await book.upstreams.get(name)
     if form.text("confirm") != name:
-        refused = _form_of(account)
-        refused.error = visitor.gettext("Write the account's name to delete it.")
-        return await _page(visitor, account, refused, status=400, wrong="delete")
+        again = _form_of(account)
+        again.error = visitor.gettext("Write the account's name to delete it.")
+        return await _page(visitor, account, again, status=400, wrong="delete")
     await book.upstreams.delete(name, actor=visitor.actor)
     return go(visitor.request, UPSTREAMS, done="deleted")
 

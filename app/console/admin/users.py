@@ -15,7 +15,20 @@ from app.accounts.key_info import KeySearch
 from app.accounts.users import Account, AccountSearch, State
 from app.console import tables
 from app.console.admin.reading import ALL_AT_ONCE, account_of, number_after
-from app.console.visitor import AdminVisitor, ConsoleRoute, Form, FormDep, Visitor, blank, go, once, sent_before
+from app.console.visitor import (
+    AdminVisitor,
+    ConsoleRoute,
+    Form,
+    FormDep,
+    Visitor,
+    blank,
+    changed,
+    go,
+    once,
+    refused,
+    sent_before,
+    showing,
+)
 from app.console.wording import KINDS, _
 from app.credits.lines import Kind, checked_reference
 from app.credits.statements import LedgerSearch, UsageCell
@@ -209,23 +222,29 @@ def usage_chart(cells: Sequence[UsageCell], until: datetime, others: str) -> dic
 @router.get(f"{USERS}/{{account_id}}/edit")
 async def edit_user(visitor: AdminVisitor, account_id: str) -> Response:
     account = await account_of(visitor, account_id)
-    form = blank(name=account.name, max_in_flight=account.max_in_flight, is_admin="on" if account.is_admin else "")
+    form = _edit_form(account)
     return visitor.page("admin/user_edit.html", nav=USERS, account=account, address=address(account), form=form)
+
+
+def _edit_form(account: Account) -> Form:
+    fields = {"name": account.name, "max_in_flight": account.max_in_flight}
+    return showing(blank(**fields, is_admin="on" if account.is_admin else ""))
 
 
 @router.post(f"{USERS}/{{account_id}}/edit")
 async def save_user(visitor: AdminVisitor, account_id: str, form: FormDep) -> Response:
     account = await account_of(visitor, account_id)
     try:
-        await visitor.services.accounts.update(
-            account.id,
-            name=form.text("name"),
-            is_admin=form.is_on("is_admin"),
-            max_in_flight=form.needed("max_in_flight"),
-            actor=visitor.actor,
-        )
+        if wanted := changed(form, _edit_form(account)):
+            await visitor.services.accounts.update(
+                account.id,
+                name=form.text("name") if "name" in wanted else None,
+                is_admin=form.is_on("is_admin") if "is_admin" in wanted else None,
+                max_in_flight=form.needed("max_in_flight") if "max_in_flight" in wanted else None,
+                actor=visitor.actor,
+            )
     except MediagateError as error:
-        form.refuse(visitor.request, error)
+        form = refused(visitor, form, _edit_form(account), error)
         return visitor.page(
             "admin/user_edit.html",
             status=error.status,
@@ -324,12 +343,16 @@ def _change(name: str) -> Change:
 
 def _change_page(visitor: Visitor, account: Account, name: str, form: Form, *, status: int = 200) -> Response:
     change = _change(name)
+    text = visitor.gettext(change.text)
+    if name == "close" and account.credits:
+        left = visitor.gettext("Credits left, which nobody can spend then: %(num)s.") % {"num": account.credits}
+        text = f"{text} {left}"
     return visitor.page(
         "admin/confirm.html",
         status=status,
         nav=USERS,
         title=visitor.gettext(change.title) % {"email": account.email},
-        text=visitor.gettext(change.text),
+        text=text,
         button=visitor.gettext(change.button),
         is_danger=change.is_danger,
         action=f"{address(account)}/state/{name}",

@@ -70,20 +70,31 @@ export class ApiError extends Error {
     } catch (problem) {
       error = { message: _("The server did not answer as expected.") };
     }
-    const made = new ApiError(said(error));
+    const made = new ApiError(response.status === 401 ? _("You are signed out.") : said(error));
+    if (response.status === 401) signedOut();
     Object.assign(made, { status: response.status, reason: error.reason, param: error.param });
     made.requestId = error.request_id ?? response.headers.get("x-request-id");
     return made;
   }
 }
 
-/** Show a notice that goes by itself; an error stays until it is closed. */
+/** Say that the session has ended, once, and where one signs in again: it leads back to this page. */
+function signedOut() {
+  if (document.getElementById("signed-out")) return;
+  const next = encodeURIComponent(location.pathname + location.search);
+  const shown = toast(_("You are signed out."), "error");
+  shown.id = "signed-out";
+  shown.querySelector("span").append(" ", element("a", { href: `/console/login?next=${next}` }, _("Sign in")));
+}
+
+/** Show a notice that goes by itself; an error stays until it is closed. Returns the notice. */
 export function toast(text, kind = "good", requestId = null) {
   const close = element("button", { type: "button", class: "ghost small", "data-dismiss": true, "aria-label": _("Close") }, "×");
   const shown = element("div", { class: `toast ${kind === "error" ? "bad" : kind}`, "data-toast": true },
     element("span", {}, text, requestId ? element("small", {}, ` ${requestId}`) : null), close);
   document.getElementById("toasts").append(shown);
   if (kind !== "error") setTimeout(() => shown.remove(), 5000);
+  return shown;
 }
 
 export async function copy(text) {
@@ -185,6 +196,11 @@ window.addEventListener("pageshow", (event) => { // back from another page: the 
 });
 
 let waiting;
+window.addEventListener("pageshow", (event) => { // back to a list: its filters are those of the address, not those last chosen
+  if (!event.persisted && performance.getEntriesByType("navigation")[0]?.type !== "back_forward") return;
+  clearTimeout(waiting);
+  for (const form of document.querySelectorAll("form[data-autosubmit]")) form.reset();
+});
 document.addEventListener("input", (event) => {
   const form = event.target.closest("form[data-autosubmit]");
   if (!form) return;
@@ -218,7 +234,11 @@ document.addEventListener("keydown", (event) => {
 });
 
 document.addEventListener("htmx:config:request", (event) => {
-  const { request } = event.detail.ctx;
+  const { request, sourceEvent } = event.detail.ctx;
+  if (sourceEvent?.type === "every" || sourceEvent?.type === "load") { // nobody asked: the page did
+    if (document.hidden) event.preventDefault();
+    request.headers["X-Timer"] = "1";
+  }
   if (request.method.toUpperCase() !== "GET") request.headers["X-CSRF-Token"] = csrf();
 });
 document.addEventListener("htmx:after:swap", () => prepare(document));

@@ -2,7 +2,7 @@
 
 import { element, gettext as _, toast } from "./app.js";
 import { button, bytes, icon } from "./icons.js";
-import { paintMask } from "./mask.js";
+import { paintMask, readMask } from "./mask.js";
 
 const SMALL = 64;
 
@@ -70,6 +70,25 @@ export class Inputs {
 
   get mask() {
     return this.model.mask ? this.files.get("image_urls")?.[0]?.mask ?? null : null;
+  }
+
+  /** Lay a mask that was sent before over the first picture. Returns whether it fits. */
+  async restoreMask(blob) {
+    const [item] = this.files.get("image_urls") ?? [];
+    if (!this.model.mask || !item) return false;
+    try {
+      item.mask = await readMask(blob, item);
+    } catch (broken) {
+      return false;
+    }
+    this.draw("image_urls");
+    this.changed();
+    return true;
+  }
+
+  /** How many pictures are chosen. */
+  get count() {
+    return [...this.files.values()].reduce((sum, items) => sum + items.length, 0);
   }
 
   /** Add files to a field, or to the first that takes pictures. Returns how many were taken. */
@@ -189,7 +208,7 @@ export class Inputs {
       element("span", { class: "input-tools" },
         at > 0 ? button("chevron-left", _("Move {name} to the front", { name: item.name }), () => move(-1), { small: true }) : null,
         can ? button("brush", item.mask ? _("Change the mask") : _("Paint a mask"), paint, { small: true, quiet: false, class: "small mask-button" }) : null,
-        can && item.mask ? button("eraser", _("Remove the mask"), () => { item.mask = null; again(); }, { small: true }) : null,
+        can && item.mask ? button("eraser", _("Remove the mask"), () => { item.mask = item.draft = null; again(); }, { small: true }) : null,
         button("x", _("Remove {name}", { name: item.name }), () => {
           URL.revokeObjectURL(item.url);
           items.splice(at, 1);

@@ -1,6 +1,6 @@
 // The mask brush: what is painted over a picture may change. It gives a PNG of the picture's size, transparent there.
 
-import { element, gettext as _ } from "./app.js";
+import { element, gettext as _, toast } from "./app.js";
 import { button } from "./icons.js";
 
 const EDGE = 2048; // painted at most this large; the PNG has the picture's own size
@@ -12,13 +12,33 @@ export function paintMask(picture) {
   return new Promise((resolve) => new Brush(picture, resolve));
 }
 
+/** Read a mask that was sent before. Returns what `paintMask` gives; throws when it is no mask of this picture. */
+export async function readMask(blob, { width, height }) {
+  const bitmap = await createImageBitmap(blob);
+  if (bitmap.width !== width || bitmap.height !== height) throw new Error("of another size");
+  const drawn = element("canvas", { width, height });
+  const context = drawn.getContext("2d");
+  context.fillStyle = PAINT;
+  context.fillRect(0, 0, width, height);
+  context.globalCompositeOperation = "destination-out";
+  context.drawImage(bitmap, 0, 0);
+  bitmap.close();
+  return { blob, preview: small(drawn), steps: [{ kind: "picture", drawn }] };
+}
+
+function small(drawn) {
+  const made = element("canvas", { width: 128, height: Math.max(1, Math.round((128 * drawn.height) / drawn.width)) });
+  made.getContext("2d").drawImage(drawn, 0, 0, made.width, made.height);
+  return made.toDataURL("image/png");
+}
+
 class Brush {
   constructor(picture, done) {
     this.picture = picture;
     const scale = Math.min(1, EDGE / Math.max(picture.width, picture.height));
     this.width = Math.max(1, Math.round(picture.width * scale));
     this.height = Math.max(1, Math.round(picture.height * scale));
-    this.steps = picture.mask ? [...picture.mask.steps] : [];
+    this.steps = [...(picture.draft ?? picture.mask?.steps ?? [])];
     this.undone = [];
     this.erasing = false;
     this.size = Math.round(Math.max(this.width, this.height) / 12);
@@ -47,7 +67,14 @@ class Brush {
     const invert = button("refresh-cw", _("Invert"), () => this.step({ kind: "invert" }));
     const clear = button("trash-2", _("Clear"), () => this.step({ kind: "clear" }));
     this.said = element("span", { class: "muted small", role: "status" });
+    let isDone = false;
     const finish = async (isKept) => {
+      if (isDone) return;
+      isDone = true;
+      const hadSteps = this.picture.mask?.steps ?? [];
+      const isNew = this.steps.length !== hadSteps.length || this.steps.some((step, at) => step !== hadSteps[at]);
+      this.picture.draft = !isKept && isNew ? this.steps : null; // there the next time it is opened
+      if (this.picture.draft?.length) toast(_("The mask is as it was. What you painted is there when you open the brush again."), "info");
       const made = isKept ? await this.made() : undefined;
       this.dialog.close();
       this.dialog.remove();
@@ -61,6 +88,7 @@ class Brush {
       element("div", { class: "mask-place" }, this.stage),
       element("div", { class: "dialog-foot" }, this.said, element("span", { class: "grow" }), button("x", _("Cancel"), () => finish(false)), button("check", _("Use this mask"), () => finish(true), { kind: "primary" })));
     this.dialog.addEventListener("cancel", (event) => { event.preventDefault(); finish(false); });
+    this.dialog.addEventListener("close", () => finish(false)); // a browser may close it without asking
     this.dialog.addEventListener("keydown", (event) => this.key(event));
     this.canvas.addEventListener("pointerdown", (event) => this.down(event));
     this.canvas.addEventListener("pointermove", (event) => this.move(event));
@@ -177,9 +205,7 @@ class Brush {
     context.globalCompositeOperation = "destination-out";
     context.drawImage(this.canvas, 0, 0, width, height);
     const blob = await new Promise((resolve) => mask.toBlob(resolve, "image/png"));
-    const small = element("canvas", { width: 128, height: Math.max(1, Math.round((128 * height) / width)) });
-    small.getContext("2d").drawImage(this.canvas, 0, 0, small.width, small.height);
-    return { blob, preview: small.toDataURL("image/png"), steps: this.steps };
+    return { blob, preview: small(this.canvas), steps: this.steps };
   }
 }
 
@@ -187,6 +213,10 @@ function draw(context, step) {
   const { width, height } = context.canvas;
   if (step.kind === "clear") {
     context.clearRect(0, 0, width, height);
+    return;
+  }
+  if (step.kind === "picture") {
+    context.drawImage(step.drawn, 0, 0, width, height);
     return;
   }
   context.save();

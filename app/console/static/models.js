@@ -24,7 +24,7 @@ export function modelPicker(models, chosen, choose) {
     list.replaceChildren(...found.map((model) => {
       const isChosen = model === chosen();
       const one = element("button", { type: "button", class: "model-option", "data-model": model.id, "aria-current": isChosen ? "true" : null },
-        icon(model.type), element("span", { class: "model-text" }, element("strong", {}, model.title), element("span", { class: "muted small" }, model.description || model.id), element("span", { class: "small num" }, hint(model))), isChosen ? icon("check") : null);
+        icon(model.type), element("span", { class: "model-text" }, element("strong", {}, model.title), element("span", { class: "muted small" }, model.description || model.id), element("span", { class: "small num" }, hint(model)), model.isServed ? null : element("span", { class: "small" }, element("span", { class: "chip off" }, _("Not available now")))), isChosen ? icon("check") : null);
       one.addEventListener("click", () => {
         dialog.close();
         choose(model);

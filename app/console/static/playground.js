@@ -68,7 +68,7 @@ function changed(what = null) {
   fields.limit(operation());
   values[model.id] = fields.values();
   try {
-    sessionStorage.setItem(KEPT, JSON.stringify({ values, prompt: prompt.area.value, model: model.id }));
+    sessionStorage.setItem(KEPT, JSON.stringify({ values, prompt: prompt.area.value, model: model.id, addresses: [...inputs.texts], pictures: inputs.count }));
   } catch (full) {
     sessionStorage.removeItem(KEPT);
   }
@@ -138,7 +138,7 @@ async function quote() {
 
 /** Return how a price comes about. The API's own words, which are English, say a little more. */
 function priceNote(found) {
-  if (spoken === "en") return found.explain;
+  if (spoken === "en") return found.explain.replaceAll(" x ", " × ");
   const values = { quantity: number(found.quantity), each: number(found.unit_credits) };
   if (found.unit === "second") return _("{quantity} s × {each} credits", values);
   return found.unit === "image" ? _("{quantity} image × {each} credits", values) : _("{quantity} call × {each} credits", values);
@@ -151,9 +151,11 @@ function showPrice(found) {
   const lacks = found !== null && found.credits > credits;
   at("funds").hidden = !lacks;
   at("funds").classList.toggle("error", lacks);
-  if (lacks) at("funds").textContent = _("Your balance of {count} credits is not enough for this.", { count: number(credits) });
-  go.disabled = lacks;
+  if (lacks) at("funds").replaceChildren(_("Your balance of {count} credits is not enough for this.", { count: number(credits) }), " ", redeemLink());
+  go.disabled = lacks || page.isSuspended;
 }
+
+const redeemLink = () => element("a", { href: "/console/ledger" }, _("Redeem a code"));
 
 /** Show a refusal at the field it names, or, with the request's id, above the button. Returns whether at a field. */
 function showError(error) {
@@ -168,7 +170,7 @@ function showError(error) {
     return true;
   }
   const id = error.requestId ? element("p", { class: "small" }, `${_("Request id")} `, element("code", {}, error.requestId)) : null;
-  place.append(element("div", { class: "alert bad" }, icon("circle-alert"), element("div", {}, element("p", {}, error.message), id)));
+  place.append(element("div", { class: "alert bad" }, icon("circle-alert"), element("div", {}, element("p", {}, error.message), error.reason === "insufficient_credits" ? redeemLink() : null, id)));
   place.hidden = false;
   return false;
 }
@@ -273,6 +275,15 @@ async function useAddress(url, name, field = null) {
   }
 }
 
+async function restoreMask(one) {
+  try {
+    const response = one ? await fetch(one.url) : null;
+    return response?.ok ? await inputs.restoreMask(await response.blob()) : false;
+  } catch (unreachable) {
+    return false;
+  }
+}
+
 async function useBlob(blob, name, field = null) {
   if (remix) endRemix();
   const taken = await inputs.add([blob], field, [name]);
@@ -360,6 +371,8 @@ const { start } = page;
 const first = page.model ?? kept.model ?? page.defaultModel;
 prompt.value = start.prompt ?? kept.prompt ?? "";
 runs.restore(page.runs);
+if (first === kept.model && !start.model) inputs.texts = new Map(kept.addresses);
+const lostPictures = kept.pictures ?? 0;
 choose(models.get(first) ?? page.models[0], start.values ?? null);
 if (start.isLost) toast(_("That task no longer exists, or cannot be used here."), "error");
 if (start.remix) {
@@ -369,7 +382,9 @@ if (start.use) {
   if (model.type !== "image" && start.use.type.startsWith("image") && !page.model) choose(models.get(page.defaultModel) ?? model);
   await useResult(start.use);
 }
+if (lostPictures && !start.model && !start.use && !start.remix) toast(_("Pictures are not kept when the page is loaded again. Choose them again."), "info");
 if (start.inputs?.length) {
   for (const one of start.inputs.filter(({ field }) => field !== "mask")) await useAddress(one.url, `${one.field}.${ENDINGS[one.mime] ?? "png"}`, one.field);
 }
+if (start.hasMask && !(await restoreMask(start.inputs.find(({ field }) => field === "mask")))) toast(_("The mask is not restored: brush it again."), "info");
 document.body.dataset.ready = "playground";

@@ -111,9 +111,10 @@ export class Runs {
         return;
       }
       try {
-        this.update(run, await api(`/v1/tasks/${run.task.id}`));
+        this.update(run, await api(`/v1/tasks/${run.task.id}`, { headers: { "x-timer": "1" } }));
       } catch (error) {
         if (error.status === 404) this.drop(run);
+        if (error.status === 401) return;
       }
     }
   }
@@ -122,7 +123,7 @@ export class Runs {
   async askPlace(run) {
     while (run.task.status === "queued" && this.runs.includes(run)) {
       try {
-        const { ahead } = await api(`/console/playground/${run.task.id}/ahead`);
+        const { ahead } = await api(`/console/playground/${run.task.id}/ahead`, { headers: { "x-timer": "1" } });
         run.ahead = ahead;
         this.note(run);
       } catch (error) {
@@ -140,6 +141,9 @@ export class Runs {
     else this.note(run);
     if (isOver(task) && !wasOver) {
       this.hooks.ended(task);
+      run.warning?.remove();
+      if (run.warning && task.status === "cancelled") toast(_("The task was cancelled."));
+      run.warning = null;
       const title = this.hooks.title(task.model);
       if (task.status === "completed") this.hooks.say(task.type.startsWith("video") ? _("The video of {model} is ready.", { model: title }) : _("The picture of {model} is ready.", { model: title }));
       else this.hooks.say(task.status === "failed" ? _("{model} failed: {error}", { model: title, error: said(task.error) ?? "" }) : _("The task was cancelled."));
@@ -243,7 +247,7 @@ export class Runs {
     try {
       const task = await api(`/v1/tasks/${run.task.id}/cancel`, { method: "POST" });
       this.update(run, task);
-      if (!isOver(task)) toast(_("Cancellation requested. What an upstream has begun may still be finished, and charged."), "info");
+      if (!isOver(task)) run.warning = toast(_("Cancellation requested. What an upstream has begun may still be finished, and charged."), "info");
     } catch (error) {
       pressed.disabled = false;
       toast(error.message, "error", error.requestId);

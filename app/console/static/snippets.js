@@ -39,15 +39,27 @@ function curl(request, base) {
       ...request.files.map((file) => `-F ${shell(`${file.field}${file.isList ? "[]" : ""}=@${file.name}`)}`)];
   } else lines = [...head, `-H "Content-Type: application/json"`, `-d ${shell(JSON.stringify(json, null, 2))}`];
   const call = lines.join(" \\\n  ");
-  if (isImage(request)) return `${call}\n`;
+  if (isImage(request)) {
+    return `url=$(${call} \\
+  | ${pick("data[0].url")})
+curl --fail-with-body -sS "$url" -o ${result(request)}
+`;
+  }
   return `id=$(${call} | grep -o 'task_[a-z0-9]*' | head -n 1)
 
 while true; do
   task=$(curl --fail-with-body -sS ${shell(`${base}/tasks/`)}"$id?wait=60" -H "Authorization: Bearer $MEDIAGATE_KEY")
   case "$task" in *'"status":"queued"'*|*'"status":"in_progress"'*) ;; *) break ;; esac
 done
-echo "$task"
+url=$(printf '%s' "$task" | ${pick("video_url")})
+curl --fail-with-body -sS "$url" -o result.mp4
 `;
+}
+
+/** The command that takes one value out of a JSON answer, or says the error in it. */
+function pick(path) {
+  const value = path.replace(/^\w+/, "['$&']").replace(/\.(\w+)/g, "['$1']");
+  return `python3 -c "import json, sys; found = json.load(sys.stdin); print(sys.exit(found['error']['message']) if found.get('error') else found${value})"`;
 }
 
 // --- Python ---------------------------------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ class Viewer {
       ...(task.resolution ? row(_("Resolution"), task.resolution) : []),
       ...(task.aspect_ratio ? row(_("Shape"), task.aspect_ratio) : []),
       ...(task.seed != null ? row(_("Seed"), String(task.seed)) : []),
-      ...row(_("Cost"), _("{count} credits", { count: number(task.credits) })),
+      ...row(_("Cost"), task.credits === 1 ? _("{count} credit", { count: 1 }) : _("{count} credits", { count: number(task.credits) })),
       ...row(_("Made"), moment(task.created_at)),
       ...(task.expires_at ? row(_("Kept until"), moment(task.expires_at)) : []),
       ...row(_("Task"), element("a", { href: `/console/gallery/${task.id}` }, task.id)),

@@ -20,7 +20,7 @@ from app.console.visitor import ConsoleRoute, FormDep, SomeVisitor, Visitor, go
 from app.errors import InvalidParameter, TaskNotFound
 from app.requests import Operation
 from app.tasks.queries import StoredFile, TaskFilter, TaskPage, TaskView
-from app.values import utcnow
+from app.values import task_public_id, utcnow
 
 router = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
 
@@ -36,7 +36,7 @@ INTERNAL = frozenset({"width", "height", "ratio", "size", "crop_width", "crop_he
 async def gallery(visitor: SomeVisitor) -> Response:
     request = visitor.request
     page = await _page(visitor)
-    last = page.items[-1].public_id if page.items else None
+    last = None if page.last is None else task_public_id(page.last)
     return visitor.page(
         "user/gallery.html",
         nav=PAGE,

@@ -10,12 +10,25 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from app.accounts.key_info import KeyInfo, KeySearch, KeyState, find_key_id, parse_key_id
-from app.accounts.keys import MintedKey
+from app.accounts.keys import MintedKey, Owner
 from app.accounts.principal import ADMIN_SCOPE, PREFIX, USER_SCOPES, Period
 from app.console import tables
 from app.console.key_columns import OWN_KEY_COLUMNS
 from app.console.snippets import first_call
-from app.console.visitor import ConsoleRoute, Form, FormDep, SomeVisitor, Visitor, blank, go, once, sent_before
+from app.console.visitor import (
+    ConsoleRoute,
+    Form,
+    FormDep,
+    SomeVisitor,
+    Visitor,
+    blank,
+    changed,
+    go,
+    once,
+    refused,
+    sent_before,
+    showing,
+)
 from app.console.wording import _
 from app.errors import InvalidParameter, KeyNotFound, MediagateError
 from app.values import utcnow
@@ -72,7 +85,7 @@ async def create_key(visitor: SomeVisitor, form: FormDep) -> Response:
         return sent_before(visitor, back=HERE)
     try:
         minted = await visitor.services.keys.mint(
-            visitor.account_id, **_rights(visitor, form), **_limits(form), actor=visitor.actor
+            visitor.account_id, **_rights(visitor, form), **_limits(form), owner=_owner(visitor), actor=visitor.actor
         )
     except MediagateError as error:
         return await _page(visitor, form.refuse(visitor.request, error), status=error.status)
@@ -88,11 +101,18 @@ async def one_key(visitor: SomeVisitor, key: str) -> Response:
 async def set_limits(visitor: SomeVisitor, key: str, form: FormDep) -> Response:
     found = await _own(visitor, key)
     try:
+        wanted = changed(form, _limits_form(found))
+        given = {**_limits(form), "max_in_flight": form.number("max_in_flight")}
         await visitor.services.keys.set_limits(
-            found.id, **_limits(form), max_in_flight=form.number("max_in_flight"), actor=visitor.actor
+            found.id,
+            **{name: value if name in wanted else getattr(found, name) for name, value in given.items()},
+            owner=_owner(visitor),
+            actor=visitor.actor,
         )
     except MediagateError as error:
-        return await _one(visitor, found, limits=form.refuse(visitor.request, error), status=error.status)
+        return await _one(
+            visitor, found, limits=refused(visitor, form, _limits_form(found), error), status=error.status
+        )
     return go(visitor.request, f"{HERE}/{found.public_id}", done="saved")
 
 
@@ -105,7 +125,9 @@ async def rotate_key(visitor: SomeVisitor, key: str, form: FormDep) -> Response:
         hours = form.text("overlap")
         if hours not in OVERLAPS:
             raise InvalidParameter(f"'overlap' must be one of: {', '.join(OVERLAPS)}.", param="overlap")
-        minted = await visitor.services.keys.rotate(found.id, timedelta(hours=int(hours)), actor=visitor.actor)
+        minted = await visitor.services.keys.rotate(
+            found.id, timedelta(hours=int(hours)), owner=_owner(visitor), actor=visitor.actor
+        )
     except MediagateError as error:
         return await _one(visitor, found, rotation=form.refuse(visitor.request, error), status=error.status)
     return await _secret(visitor, minted, old=await visitor.services.keys.get(found.id))
@@ -163,7 +185,7 @@ async def _one(
         status=status,
         key=key,
         choices=visitor.choices,
-        limits=limits or blank(budget=key.budget, period=key.period, rpm=key.rpm, max_in_flight=key.max_in_flight),
+        limits=limits or _limits_form(key),
         rotation=rotation or blank(overlap="24"),
         scopes=SCOPES,
         periods=PERIODS,
@@ -171,6 +193,10 @@ async def _one(
         prefix=PREFIX,
         key_rpm=visitor.services.settings.key_rpm,
     )
+
+
+def _limits_form(key: KeyInfo) -> Form:
+    return showing(blank(budget=key.budget, period=key.period, rpm=key.rpm, max_in_flight=key.max_in_flight))
 
 
 async def _secret(visitor: Visitor, minted: MintedKey, old: KeyInfo | None = None) -> Response:
@@ -203,6 +229,10 @@ def _rights(visitor: Visitor, form: Form) -> dict[str, Any]:
         "cidrs": form.raw("cidrs").replace(",", " ").split(),
         "expires_at": utcnow() + timedelta(days=int(days)) if days else None,
     }
+
+
+def _owner(visitor: Visitor) -> Owner:
+    return Owner(visitor.services.settings.key_rpm)
 
 
 def _limits(form: Form) -> dict[str, Any]:

@@ -20,6 +20,8 @@ router = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
 LEDGER = "/console/ledger"
 CSV_PAGE_ROWS = 1000
 MOST_HOLDS = 20
+GENERATED = ("by-hand:", "redeem:", "start:")
+"""How references begin that we made up ourselves: they tell a reader nothing."""
 
 
 @router.get(LEDGER)
@@ -34,7 +36,9 @@ async def redeem(visitor: SomeVisitor, form: FormDep) -> Response:
     if not await once(visitor, form):
         return sent_before(visitor, back=LEDGER)
     try:
-        redeemed = await visitor.services.codes.redeem(visitor.account_id, form.text("code"), actor=visitor.actor)
+        redeemed = await visitor.services.codes.redeem(
+            visitor.account_id, form.text("code"), key_id=visitor.session.key_id, actor=visitor.actor
+        )
     except MediagateError as error:
         return await _page(visitor, form.refuse(visitor.request, error), status=error.status)
     return go(visitor.request, LEDGER, done="redeemed" if redeemed.is_new else "redeemed-before")
@@ -53,6 +57,7 @@ async def _page(visitor: Visitor, form: Form, *, status: int = 200) -> Response:
         lots=await services.statements.lots(visitor.account_id),
         holds=shown.rows_of(await shown.open_tasks(visitor, limit=MOST_HOLDS), shown.model_titles(visitor), keys),
         entries=entries,
+        generated=GENERATED,
         paging=tables.Paging.of(visitor.request, has_more=has_more, last=entries[-1].seq if entries else None),
         is_filtered=tables.is_filtered(visitor.request),
         kinds=wording.KINDS,

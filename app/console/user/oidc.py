@@ -16,20 +16,24 @@ router = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
 
 BEGIN = "/console/oidc"
 COOKIE, NEXT_COOKIE = "mg_oidc", "mg_oidc_next"
-"""What must come back to this browser, and where its person wanted to go. Both live until they are back."""
+"""What must come back to this browser, and where its person wanted to go. Both live until they are back.
+
+Over HTTPS their names begin with ``__Host-``: then no other host of the domain can set them.
+"""
 
 
 @router.get(BEGIN)
 async def begin(request: Request, services: ServicesDep) -> Response:
     begun = await _oidc(services).begin()
     response = RedirectResponse(begun.url, status_code=303, headers={"cache-control": "no-store"})
+    is_secure = _is_secure(services)
     for name, value in ((COOKIE, begun.cookie), (NEXT_COOKIE, safe_next(request.query_params.get("next")))):
         response.set_cookie(
-            name,
+            _name(name, is_secure=is_secure),
             value,
             max_age=int(VALID.total_seconds()),
-            path=BEGIN,
-            secure=services.settings.base_url.startswith("https://"),
+            path=_path(is_secure=is_secure),
+            secure=is_secure,
             httponly=True,
             samesite="lax",
         )
@@ -39,9 +43,11 @@ async def begin(request: Request, services: ServicesDep) -> Response:
 @router.get(CALLBACK)
 async def come_back(request: Request, services: ServicesDep, session: SessionDep) -> Response:
     """Sign in whoever comes back, in the browser that went."""
-    target = safe_next(request.cookies.get(NEXT_COOKIE))
+    is_secure = _is_secure(services)
+    cookie, wanted = (request.cookies.get(_name(name, is_secure=is_secure)) for name in (COOKIE, NEXT_COOKIE))
+    target = safe_next(wanted)
     try:
-        account_id = await _oidc(services).finish(request.cookies.get(COOKIE), dict(request.query_params))
+        account_id = await _oidc(services).finish(cookie, dict(request.query_params))
     except RouteNotFound:
         raise
     except MediagateError as error:
@@ -49,8 +55,26 @@ async def come_back(request: Request, services: ServicesDep, session: SessionDep
     else:
         response = await signed_in(request, services, account_id, target)
     for name in (COOKIE, NEXT_COOKIE):
-        response.delete_cookie(name, path=BEGIN)
+        response.delete_cookie(
+            _name(name, is_secure=is_secure),
+            path=_path(is_secure=is_secure),
+            secure=is_secure,
+            httponly=True,
+            samesite="lax",
+        )
     return response
+
+
+def _is_secure(services: Services) -> bool:
+    return services.settings.base_url.startswith("https://")
+
+
+def _name(name: str, *, is_secure: bool) -> str:
+    return f"__Host-{name}" if is_secure else name
+
+
+def _path(*, is_secure: bool) -> str:
+    return "/" if is_secure else BEGIN
 
 
 def _oidc(services: Services) -> Oidc:

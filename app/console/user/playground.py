@@ -16,6 +16,7 @@ from app.console.visitor import ConsoleRoute, SomeVisitor, Visitor
 from app.errors import ModelNotFound, TaskNotFound
 from app.requests import Operation
 from app.tasks.queries import TaskFilter, TaskView
+from app.upstreams.routing import is_served
 from app.values import utcnow
 
 router = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
@@ -37,11 +38,15 @@ async def playground(visitor: SomeVisitor) -> Response:
         TaskFilter(key_id=visitor.session.key_id, limit=RUNS), account_id=visitor.account_id
     )
     shown = {
-        "models": [described(model, visitor.gettext) for model in models],
+        "models": [
+            {**described(model, visitor.gettext), "isServed": is_served(services.registry, model.id)}
+            for model in models
+        ],
         "model": wanted if wanted in known else None,
         "defaultModel": services.catalog.default_image_model,
         "baseUrl": services.settings.base_url,
         "credits": int(visitor.session.credits),
+        "isSuspended": visitor.session.state == "suspended",
         "runs": [as_task(view) for view in runs.items],
         "start": start,
         "limits": {"fileBytes": services.settings.upload_file_bytes, "types": UPLOADS},
@@ -98,6 +103,7 @@ async def _start(visitor: Visitor) -> dict[str, Any]:
         "prompt": view.request.get("prompt", ""),
         "values": values_of(view, model),
         "inputs": inputs_of(view, address),
+        "hasMask": bool(view.files_of("mask")),
     }
 
 

@@ -40,6 +40,7 @@ FIELDS: Mapping[str, tuple[str, str]] = {
     "raw": (_("Only the added part"), ""),
     "image_urls": (_("Pictures"), ""),
     "first_frame_image": (_("First frame"), ""),
+    "mask": (_("Mask"), ""),
     "video_url": (_("Video to edit"), _("A public URL. Billed by the second.")),
     "video_urls": (_("Reference videos"), _("Public URLs. Their seconds are added to the price.")),
     "audio_urls": (_("Reference sounds"), _("Public URLs, together with a picture or a video.")),
@@ -137,14 +138,24 @@ def _parameter(name: str, parameter: Parameter, schema: Json, gettext: Translate
 
 
 def _words(name: str, description: str, gettext: Translate) -> Json:
-    label, help_text = FIELDS.get(name, (None, None))
-    if label is None:
-        return {"label": name.replace("_", " ").capitalize(), "help": description}
-    return {"label": gettext(label), "help": gettext(help_text) if help_text else ""}
+    if name not in FIELDS:
+        return {"label": label_of(name, gettext), "help": description}
+    help_text = FIELDS[name][1]
+    return {"label": label_of(name, gettext), "help": gettext(help_text) if help_text else ""}
+
+
+def label_of(name: str, gettext: Translate) -> str:
+    """Return what a parameter or an input is called on every page."""
+    return gettext(FIELDS[name][0]) if name in FIELDS else name.replace("_", " ").capitalize()
 
 
 def _value(value: str, gettext: Translate) -> Json:
-    return {"value": value, "text": gettext(VALUES[value]) if value in VALUES else value}
+    return {"value": value, "text": value_text(value, gettext)}
+
+
+def value_text(value: Any, gettext: Translate) -> Any:
+    """Return what a parameter's value is called, where it has a name."""
+    return gettext(VALUES[value]) if isinstance(value, str) and value in VALUES else value
 
 
 def _ratio_of(size: Size) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from typing import Any
 
@@ -15,9 +16,11 @@ from app.catalog.parameters import Choice, Integer, Parameter, Size
 from app.catalog.pricing import PricePerSecond
 from app.catalog.simulate import Simulation, simulate
 from app.console import shell, tables, wording
+from app.console.user.playground_form import label_of, value_text
 from app.console.visitor import ConsoleRoute, SomeVisitor
 from app.errors import MediagateError
 from app.requests import Operation
+from app.upstreams.routing import is_served
 
 router = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
 
@@ -54,9 +57,10 @@ class Offer:
     """Seconds of reference videos are added."""
     source_seconds: tuple[int, int] | None
     """An edit is billed by its source's seconds, within these."""
+    is_served: bool
 
     @classmethod
-    def of(cls, model: Model) -> Offer:
+    def of(cls, model: Model, *, is_served: bool) -> Offer:
         price = model.spec.price
         timed = price if isinstance(price, PricePerSecond) else None
         edit = timed.edit if timed else None
@@ -71,6 +75,7 @@ class Offer:
             tuple(_costs(model)),
             timed is not None and bool(timed.adds_input_seconds),
             None if edit is None else (edit.minimum, edit.maximum),
+            is_served,
         )
 
 
@@ -115,7 +120,12 @@ async def prices(visitor: SomeVisitor) -> Response:
     request = visitor.request
     models = visitor.services.catalog.models
     q, kind = tables.query(request, "q"), tables.query(request, "type", TYPES)
-    offers = [Offer.of(model) for model in models.values() if _matches(model, q, kind)]
+    registry = visitor.services.registry
+    offers = [
+        Offer.of(model, is_served=is_served(registry, model.id))
+        for model in models.values()
+        if _matches(model, q, kind)
+    ]
     if tables.wants_csv(request):
         return _csv(offers)
     chosen = models.get(tables.query(request, "model") or "") or next(iter(models.values()))
@@ -126,6 +136,8 @@ async def prices(visitor: SomeVisitor) -> Response:
         models={model.id: model.title for model in models.values()},
         tool=_tool(request, chosen),
         operations=wording.OPERATIONS,
+        label_of=partial(label_of, gettext=visitor.gettext),
+        value_text=partial(value_text, gettext=visitor.gettext),
         is_filtered=bool(q or kind),
         csv=shell.with_query(request, format="csv"),
     )

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from app.accounts.invitations import Invitation
 from app.accounts.passwords import MAX_CHARS, MIN_CHARS
 from app.api.deps import ServicesDep
-from app.api.peer import peer_of
+from app.api.peer import peer_of, warn_of_unknown_proxy
 from app.api.session import clear_cookie, read_session, set_cookie
 from app.console import i18n, shell
 from app.console.visitor import LOGIN, ConsoleRoute, Form, FormDep, SessionDep, SomeVisitor, blank, go, safe_next
@@ -34,6 +34,7 @@ async def login_page(request: Request, services: ServicesDep, session: SessionDe
 @router.post(LOGIN)
 async def log_in(request: Request, services: ServicesDep, session: SessionDep, form: FormDep) -> Response:
     peer = peer_of(request, services.settings.proxies)
+    warn_of_unknown_proxy(request, services.settings.proxies)
     try:
         account_id = await services.logins.sign_in(form.text("email"), form.raw("password"), peer=peer)
     except MediagateError as error:

@@ -24,6 +24,7 @@ AGAIN: Mapping[str, str] = {
     "queued": _("Waiting for another try"),
     "submitting": _("Sent again: another try"),
 }
+ENDS = ("succeeded", "failed", "cancelled")
 TONES: Mapping[str, str] = {"succeeded": "good", "failed": "bad"}
 
 
@@ -34,11 +35,27 @@ class Line:
     tone: str = ""
     seq: int | None = None
     """Of the ledger's line that says the same."""
+    is_booked: bool = False
+    """It is a charge, or what is left of the hold."""
+    is_end: bool = False
 
 
 def story(timeline: Timeline, texts: Texts) -> list[Line]:
     """Return what happened, in order of time."""
-    return sorted(_lines(timeline, texts), key=lambda line: line.at)
+    lines = list(_lines(timeline, texts))
+    end = max((move.at for move in timeline.moves if move.status in ENDS), default=None)
+
+    def place(line: Line) -> tuple[datetime, bool]:
+        """What is booked with the end stands before it: readers see seconds, and the books' clock is another one."""
+        if end is None or not (line.is_end or line.is_booked) or not _same_second(line.at, end):
+            return line.at, False
+        return end, line.is_end
+
+    return sorted(lines, key=place)
+
+
+def _same_second(one: datetime, other: datetime) -> bool:
+    return one.replace(microsecond=0) == other.replace(microsecond=0)
 
 
 def _lines(timeline: Timeline, texts: Texts) -> Iterator[Line]:
@@ -58,11 +75,11 @@ def _lines(timeline: Timeline, texts: Texts) -> Iterator[Line]:
             text = ngettext("%(amount)s credit charged", "%(amount)s credits charged", amount)
         else:
             text = ngettext("%(amount)s credit refunded", "%(amount)s credits refunded", amount)
-        yield Line(entry.created_at, told(text, amount), seq=entry.seq)
+        yield Line(entry.created_at, told(text, amount), seq=entry.seq, is_booked=entry.kind == "capture")
     released = task.hold - (task.charge or 0)
     if task.settled_at is not None and released:
         given_back = ngettext("%(amount)s credit released", "%(amount)s credits released", released)
-        yield Line(task.settled_at, told(given_back, released))
+        yield Line(task.settled_at, told(given_back, released), is_booked=True)
     for notice in timeline.notices:
         if notice.delivered_at is not None:
             yield Line(notice.delivered_at, texts.gettext("Webhook delivered"))
@@ -75,5 +92,6 @@ def _moves(moves: Sequence[Move], _t: Callable[[str], str]) -> Iterator[Line]:
         known = AGAIN.get(move.status) if move.status in seen else None
         seen.add(move.status)
         if move.status != last:
-            yield Line(move.at, _t(known or MOVES.get(move.status, move.status)), TONES.get(move.status, ""))
+            text, tone = _t(known or MOVES.get(move.status, move.status)), TONES.get(move.status, "")
+            yield Line(move.at, text, tone, is_end=move.status in ENDS)
         last = move.status

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -14,6 +15,7 @@ from app.accounts.key_info import find_key_id, key_public_id
 from app.api.session import principal_of
 from app.console import shell, tables, wording
 from app.console.user import previews, shown
+from app.console.user.playground_form import label_of, value_text
 from app.console.user.story import story
 from app.console.visitor import ConsoleRoute, FormDep, SomeVisitor, Visitor, go
 from app.errors import TaskNotFound
@@ -138,6 +140,8 @@ async def task_page(visitor: SomeVisitor, task_id: str) -> Response:
         was_removed=task.status == "succeeded" and shown.kept_file(task, "result", now) is None,
         inputs=[(file, _input_picture(task, file, now)) for role in ("input", "mask") for file in task.files_of(role)],
         params=_params(task),
+        label_of=partial(label_of, gettext=visitor.gettext),
+        value_text=partial(value_text, gettext=visitor.gettext),
         error_text=None if task.error is None else wording.of_error(task.error, shell.texts_of(request)),
         can_remix=_can_remix(visitor, task, now),
     )

@@ -14,7 +14,7 @@ from app.console.visitor import ConsoleRoute, Form, FormDep, SomeVisitor, Visito
 from app.console.wording import _
 from app.errors import InvalidParameter, MediagateError
 from app.webhooks.deliveries import ONE_OFF, Delivery
-from app.webhooks.endpoints import MAX_ENDPOINTS, Endpoint
+from app.webhooks.endpoints import MAX_ENDPOINTS, Endpoint, Status
 from app.webhooks.events import EVENT_TYPES
 
 router = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
@@ -56,7 +56,11 @@ async def create_endpoint(visitor: SomeVisitor, form: FormDep) -> Response:
         return sent_before(visitor, back=HERE)
     try:
         endpoint, secret = await visitor.services.webhooks.create(
-            visitor.account_id, name=form.text("name"), url=form.text("url"), event_types=form.all("event_types")
+            visitor.account_id,
+            name=form.text("name"),
+            url=form.text("url"),
+            event_types=form.all("event_types"),
+            actor=visitor.actor,
         )
     except MediagateError as error:
         return await _page(visitor, form=form.refuse(visitor.request, error), status=error.status)
@@ -66,7 +70,9 @@ async def create_endpoint(visitor: SomeVisitor, form: FormDep) -> Response:
 @router.post(HERE + "/low-credits")
 async def set_low_credits(visitor: SomeVisitor, form: FormDep) -> Response:
     try:
-        await visitor.services.webhooks.set_low_credits(visitor.account_id, form.number("low_credits"))
+        await visitor.services.webhooks.set_low_credits(
+            visitor.account_id, form.number("low_credits"), actor=visitor.actor
+        )
     except MediagateError as error:
         return await _page(visitor, low=form.refuse(visitor.request, error), status=error.status)
     return go(visitor.request, HERE, done="saved")
@@ -75,7 +81,8 @@ async def set_low_credits(visitor: SomeVisitor, form: FormDep) -> Response:
 @router.post(HERE + "/secret")
 async def show_secret(visitor: SomeVisitor, form: FormDep) -> Response:
     """Show the secret of one-off URLs: its owner may read it again, as with the API."""
-    return _secret(visitor, await visitor.services.webhook_secrets.of_account(visitor.account_id))
+    secrets = visitor.services.webhook_secrets
+    return _secret(visitor, await secrets.of_account(visitor.account_id, shown_to=visitor.actor))
 
 
 @router.post(HERE + "/secret/rotate")
@@ -83,9 +90,9 @@ async def rotate_account_secret(visitor: SomeVisitor, form: FormDep) -> Response
     if not await once(visitor, form):
         return sent_before(visitor, back=HERE)
     keep_old = form.is_on("keep_old")
-    return _secret(
-        visitor, await visitor.services.webhooks.rotate_account_secret(visitor.account_id, keep_old=keep_old)
-    )
+    webhooks = visitor.services.webhooks
+    secret = await webhooks.rotate_account_secret(visitor.account_id, keep_old=keep_old, actor=visitor.actor)
+    return _secret(visitor, secret)
 
 
 @router.get(HERE + "/{endpoint}")
@@ -112,6 +119,7 @@ async def update_endpoint(visitor: SomeVisitor, endpoint: str, form: FormDep) ->
             name=form.text("name"),
             url=form.text("url"),
             event_types=form.all("event_types"),
+            actor=visitor.actor,
         )
     except MediagateError as error:
         if error.status == 404:
@@ -123,7 +131,8 @@ async def update_endpoint(visitor: SomeVisitor, endpoint: str, form: FormDep) ->
 @router.post(HERE + "/{endpoint}/status")
 async def set_status(visitor: SomeVisitor, endpoint: str, form: FormDep) -> Response:
     is_active = form.text("status") == "active"
-    await visitor.services.webhooks.update(visitor.account_id, endpoint, status="active" if is_active else "disabled")
+    status: Status = "active" if is_active else "disabled"
+    await visitor.services.webhooks.update(visitor.account_id, endpoint, status=status, actor=visitor.actor)
     return go(visitor.request, f"{HERE}/{endpoint}", done="enabled" if is_active else "disabled")
 
 
@@ -133,7 +142,7 @@ async def rotate_secret(visitor: SomeVisitor, endpoint: str, form: FormDep) -> R
     if not await once(visitor, form):
         return sent_before(visitor, back=f"{HERE}/{endpoint}")
     found, secret = await visitor.services.webhooks.rotate_secret(
-        visitor.account_id, endpoint, keep_old=form.is_on("keep_old")
+        visitor.account_id, endpoint, keep_old=form.is_on("keep_old"), actor=visitor.actor
     )
     return _secret(visitor, secret, found)
 
@@ -152,7 +161,7 @@ async def send_test(visitor: SomeVisitor, endpoint: str, form: FormDep) -> Respo
 
 @router.post(HERE + "/{endpoint}/delete")
 async def delete_endpoint(visitor: SomeVisitor, endpoint: str, form: FormDep) -> Response:
-    await visitor.services.webhooks.delete(visitor.account_id, endpoint)
+    await visitor.services.webhooks.delete(visitor.account_id, endpoint, actor=visitor.actor)
     return go(visitor.request, HERE, done="deleted")
 
 

@@ -59,7 +59,7 @@ async def test_from_a_running_task_to_its_line_in_the_ledger(
 
     # The film's own page follows it to the end without a reload.
     await page.goto(f"/console/tasks/{film}")
-    await expect(page.locator("#task .timeline li").first).to_contain_text("put aside")
+    await expect(page.locator("#task .timeline li").first).to_contain_text("held")
     await expect(page.locator("#task video")).to_be_visible(timeout=WAIT_MS)
     await expect(page.locator("#task .chip.good")).to_contain_text("Succeeded")
     await expect(page.locator("#task")).not_to_have_attribute("hx-trigger", re.compile("."))
