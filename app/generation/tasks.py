@@ -128,12 +128,13 @@ class Tasks:
         return found
 
     async def input_file(self, public_id: str, name: str) -> StoredFile:
-        """Return an input for the upstream that fetches it; the link's signature was checked.
+        """Return an input, a mask too, for whoever has its signed link: an upstream, or the playground doing it again.
 
         Raises: TaskNotFound, FileNotFound, ResultExpired.
         """
         view = await self._get(public_id, account_id=None)
-        found = next((file for file in view.files_of("input") if file.id.hex == name), None)
+        given = (*view.files_of("input"), *view.files_of("mask"))
+        found = next((file for file in given if file.id.hex == name), None)
         if found is None:
             raise FileNotFound(view.public_id, "such input")
         if view.deleted_at is not None or not found.is_kept(utcnow()):
