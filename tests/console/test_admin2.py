@@ -290,7 +290,7 @@ async def test_what_moved_since_a_tab_was_opened_is_refused(services, boss):
     task = await finish_task(services.engine, await make_key(services.engine, boss.account), hold=9, charge=9)
     page, path = f"{TASKS}/{task_public_id(task)}", f"{TASKS}/{task_public_id(task)}/refund"
     tabs = [filled((await boss.get(page)).form(path)) | {"credits": ["3"], "reason": ["Blurred"]} for _ in range(2)]
-    move = f"{MODELS}/{THIRD}/withdraw"
+    move = f"{MODELS}/veo3.1-quality/withdraw"
     stale = filled((await boss.get(move)).form(move)) | {"reason": ["Dear"]}
     await boss.post(move, {"reason": "Gone"}, on=move)
 

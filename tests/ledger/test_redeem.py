@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 
 import pytest
@@ -26,9 +26,11 @@ AT_ONCE = 32
 
 
 @pytest.fixture
-async def crowd(database_url: str) -> AsyncIterator[AsyncEngine]:
-    """As many real connections as there are callers."""
-    engine = db.make_engine(database_url, pool_size=AT_ONCE, wait_s=60, session={"lock_timeout": "20s"})
+async def crowd(fresh_database: Callable[..., str]) -> AsyncIterator[AsyncEngine]:
+    """As many real connections as there are callers, to books that nobody else writes."""
+    engine = db.make_engine(
+        fresh_database(migrated=True), pool_size=AT_ONCE, wait_s=60, session={"lock_timeout": "20s"}
+    )
     yield engine
     await engine.dispose()
 
