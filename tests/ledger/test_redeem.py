@@ -26,11 +26,15 @@ AT_ONCE = 32
 
 
 @pytest.fixture
-async def crowd(fresh_database: Callable[..., str]) -> AsyncIterator[AsyncEngine]:
-    """As many real connections as there are callers, to books that nobody else writes."""
-    engine = db.make_engine(
-        fresh_database(migrated=True), pool_size=AT_ONCE, wait_s=60, session={"lock_timeout": "20s"}
-    )
+def books(fresh_database: Callable[..., str]) -> str:
+    """A database that nobody else writes: the whole of it is audited."""
+    return fresh_database(migrated=True)
+
+
+@pytest.fixture
+async def crowd(books: str) -> AsyncIterator[AsyncEngine]:
+    """As many real connections as there are callers."""
+    engine = db.make_engine(books, pool_size=AT_ONCE, wait_s=60, session={"lock_timeout": "20s"})
     yield engine
     await engine.dispose()
 
@@ -131,7 +135,7 @@ async def test_the_books_hold_no_code_and_call_it_what_it_was(crowd: AsyncEngine
 
 
 async def test_a_code_that_is_late_or_would_burst_the_balance_or_comes_from_a_suspended_account_adds_nothing(
-    crowd: AsyncEngine, database_url: str
+    crowd: AsyncEngine, books: str
 ) -> None:
     codes = Codes(crowd)
     batch = await codes.create(count=2, amount=MAX_CREDITS, expires_at=utcnow() + timedelta(hours=1), actor=ADMIN)
@@ -142,7 +146,7 @@ async def test_a_code_that_is_late_or_would_burst_the_balance_or_comes_from_a_su
         await redeem_as(crowd, rich.id, batch.codes[0])
     with pytest.raises(AccountSuspended):
         await redeem_as(crowd, still.id, batch.codes[0])
-    owner = db.make_engine(database_url, role=None, pooled=False)
+    owner = db.make_engine(books, role=None, pooled=False)
     await db.once(owner, "UPDATE redeem_codes SET expires_at = now() WHERE last4 = $1", (batch.codes[1][-4:],))
     await owner.dispose()
     with pytest.raises(RedeemCodeRefused, match="expired"):
