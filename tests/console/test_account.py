@@ -93,3 +93,15 @@ async def test_nobody_ends_the_session_of_another(client, services):
 )
 def test_a_device_is_named_as_its_owner_knows_it(user_agent, words):
     assert device(user_agent, str) == words
+
+
+async def test_sessions_are_a_spreadsheet_without_anything_that_opens_one(client, services):
+    account = await make_user(services, password=PASSWORD)
+    tab, _other = await sign_in(client, services, account), await sign_in(client, services, account)
+    listed = await services.sessions.list(account.id)
+
+    page = await tab.get(f"{AT}?format=csv")
+
+    lines = page.response.text.splitlines()
+    assert lines[0] == "id,device,address,seen_at,created_at,expires_at"
+    assert {line.split(",")[0] for line in lines[1:]} == {one.id for one in listed}

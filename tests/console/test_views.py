@@ -10,7 +10,7 @@ import pytest
 
 from app.console import tables
 from app.journal import Actor
-from app.values import task_public_id, utcnow
+from app.values import find_task_id, task_public_id, utcnow
 from tests.console.pages import sign_in
 from tests.factories import accept_task, finish_task, make_key, request_of
 
@@ -153,6 +153,24 @@ async def test_a_waiting_task_says_its_place_and_is_cancelled_then_deleted(tab, 
     deleted = await tab.post(f"{at}/delete", on=at)
     assert deleted.url.startswith("/console/tasks?")
     assert (await tab.get(at)).status == 404
+
+
+async def test_a_failed_task_names_the_request_that_made_it_and_the_api_says_no_more_than_before(
+    client, services, make_caller
+):
+    caller = await make_caller()
+    tab = await sign_in(client, services, caller.account)
+    body = {"model": "veo3.1-fast", "prompt": "a fox"}
+    made = await client.post(
+        "/v1/videos/generations", json=body, headers=caller.headers | {"x-request-id": "req_by_which_we_find_it"}
+    )
+    await services.ledger.fail(find_task_id(made.json()["id"]), None, reason="upstream_error", message="No.")
+
+    page = await tab.get(f"/console/tasks/{made.json()['id']}")
+    told = await client.get(f"/v1/tasks/{made.json()['id']}", headers=caller.headers)
+
+    assert "req_by_which_we_find_it" in page.text
+    assert "req_by_which_we_find_it" not in told.text
 
 
 async def test_a_failed_task_says_why(tab, services, key):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from app.accounts.sessions import Session
+from app.console import tables
 from app.console.user.devices import device
 from app.console.user.sign_in import LENGTHS
 from app.console.visitor import ConsoleRoute, Form, FormDep, SomeVisitor, Visitor, blank, go
@@ -13,10 +17,22 @@ from app.errors import MediagateError, WrongPassword
 router = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
 
 HERE = "/console/account"
+SESSION_COLUMNS: Mapping[str, Callable[[Session], object]] = {
+    "id": lambda one: one.id,
+    "device": lambda one: one.user_agent,
+    "address": lambda one: one.peer,
+    "seen_at": lambda one: one.seen_at,
+    "created_at": lambda one: one.created_at,
+    "expires_at": lambda one: one.expires_at,
+}
+"""As a spreadsheet. There are too few sessions for a filter or pages: an account has at most fifty."""
 
 
 @router.get(HERE)
 async def account_page(visitor: SomeVisitor) -> Response:
+    if tables.wants_csv(visitor.request):
+        sessions = await visitor.services.sessions.list(visitor.account_id)
+        return tables.csv_file("sessions.csv", SESSION_COLUMNS, sessions)
     return await _page(visitor)
 
 
