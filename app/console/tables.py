@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -13,13 +11,13 @@ from starlette.responses import Response
 
 from app.api.v1.answers import csv_answer
 from app.console.shell import with_query
+from app.spreadsheets import csv_text
 
 Row = TypeVar("Row")
 
 PAGE_ROWS = 50
 CSV_ROWS = 10_000
 """More is for the API, which pages."""
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +72,4 @@ async def all_rows(
 
 def csv_file(filename: str, columns: Mapping[str, Callable[[Row], object]], rows: Iterable[Row]) -> Response:
     """Answer with rows as a spreadsheet: a name and a value for each column. No cell is run as a formula."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow([_cell(value(row)) for value in columns.values()])
-    return csv_answer(text.getvalue(), filename)
-
-
-def _cell(value: object) -> object:
-    if value is None:
-        return ""
-    if isinstance(value, str) and value.startswith(FORMULA):
-        return "'" + value
-    return value.isoformat() if hasattr(value, "isoformat") else value
+    return csv_answer(csv_text(columns, ([value(row) for value in columns.values()] for row in rows)), filename)

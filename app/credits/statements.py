@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.db import read
 from app.errors import InvalidParameter
+from app.spreadsheets import csv_text
 from app.values import Credits, task_public_id
 
 MAX_PAGE = 1000
@@ -183,20 +182,6 @@ def daily_usage_csv(cells: Iterable[UsageCell], split: Split) -> str:
     return csv_text(
         ("day", split, "tasks", "credits"), ((cell.day, cell.group, cell.tasks, cell.credits) for cell in cells)
     )
-
-
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return rows with a header, as a spreadsheet reads them."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    writer.writerow(header)
-    writer.writerows([_cell(value) for value in row] for row in rows)
-    return buffer.getvalue()
-
-
-def _cell(value: object) -> object:
-    # A spreadsheet runs text that starts like a formula; numbers may be negative.
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _entry(row: Any) -> Entry:

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import db
-from app.credits.statements import csv_text
+from app.spreadsheets import csv_text
 
 WINDOW = 20_000
 """Rows that one search in the text looks at."""

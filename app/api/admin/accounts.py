@@ -17,7 +17,6 @@ from app.api.openapi import errors
 from app.api.v1.answers import csv_answer, json_answer, wants_csv
 from app.api.v1.me import CSV
 from app.api.v1.wire import Wire, unix
-from app.credits.statements import csv_text
 from app.errors import (
     AccountBusy,
     AccountExists,
@@ -28,6 +27,7 @@ from app.errors import (
     MissingParameter,
     ScopeMissing,
 )
+from app.spreadsheets import csv_text
 
 router = APIRouter(prefix="/admin/v1/accounts", tags=["Administration"])
 

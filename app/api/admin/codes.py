@@ -19,7 +19,6 @@ from app.api.v1.me import CSV
 from app.api.v1.tasks import NAME
 from app.api.v1.wire import Wire, find_unix, unix
 from app.credits.redeem import MAX_BATCH, Batch, CodeSearch, CodeState, Kind, RedeemCode, find_code_id
-from app.credits.statements import csv_text
 from app.errors import (
     AccountNotFound,
     DatabaseUnavailable,
@@ -29,6 +28,7 @@ from app.errors import (
     RedeemCodeUsed,
     ScopeMissing,
 )
+from app.spreadsheets import csv_text
 from app.values import MAX_CREDITS
 
 router = APIRouter(prefix="/admin/v1/codes", tags=["Administration"])

@@ -20,7 +20,7 @@ from app.api.v1.me import CSV, USAGE_DAYS, LedgerEntry, moment_of
 from app.api.v1.wire import Wire
 from app.credits.lines import MAX_REFERENCE_CHARS, Kind, Posting
 from app.credits.refusals import ReferenceConflict
-from app.credits.statements import Entry, LedgerSearch, Split, UsageCell, csv_text, daily_usage_csv
+from app.credits.statements import Entry, LedgerSearch, Split, UsageCell, daily_usage_csv
 from app.errors import (
     AccountNotFound,
     BalanceTooHigh,
@@ -30,6 +30,7 @@ from app.errors import (
     MissingParameter,
     ScopeMissing,
 )
+from app.spreadsheets import csv_text
 from app.values import MAX_CREDITS, utcnow
 
 router = APIRouter(prefix="/admin/v1/accounts", tags=["Administration"])

@@ -21,7 +21,6 @@ from app.api.v1.answers import csv_answer, json_answer, wants_csv
 from app.api.v1.me import CSV
 from app.api.v1.tasks import NAME
 from app.api.v1.wire import Wire, find_unix, unix
-from app.credits.statements import csv_text
 from app.errors import (
     AccountNotFound,
     DatabaseUnavailable,
@@ -33,6 +32,7 @@ from app.errors import (
     WrongPepper,
 )
 from app.limits import MAX_PER_MINUTE
+from app.spreadsheets import csv_text
 from app.values import MAX_CREDITS
 from app.wiring import Services
 

@@ -16,9 +16,9 @@ from app.api.openapi import errors
 from app.api.v1.answers import csv_answer, json_answer, wants_csv
 from app.api.v1.me import CSV
 from app.api.v1.wire import Wire, unix
-from app.credits.statements import csv_text
 from app.errors import DatabaseUnavailable, InvalidParameter, ScopeMissing
 from app.generation.statistics import MAX_DAYS, MoneyDay, Outcomes, Period, Storage
+from app.spreadsheets import csv_text
 
 router = APIRouter(prefix="/admin/v1/statistics", tags=["Administration"])
 

@@ -21,7 +21,6 @@ from app.api.v1.me import CSV, moment_of
 from app.api.v1.tasks import NAME, OPERATION_OF
 from app.api.v1.wire import TaskStatus, TaskType
 from app.credits.refusals import ReferenceConflict
-from app.credits.statements import csv_text
 from app.errors import (
     AccountNotFound,
     BalanceTooHigh,
@@ -36,6 +35,7 @@ from app.errors import (
 )
 from app.generation.repairs import MAX_REFERENCE_CHARS
 from app.journal import MAX_REASON_CHARS
+from app.spreadsheets import csv_text
 from app.tasks.queries import PUBLIC_STATUS, FoundTask, TaskSearch
 from app.values import MAX_CREDITS, find_task_id
 from app.wiring import Services
