@@ -27,7 +27,8 @@ async def test_who_registers_can_sign_in_and_spend(engine, registration, logins,
     noted = await once(engine, "SELECT action, actor FROM audit WHERE target = $1 ORDER BY id", (f"account:{made}",))
     assert [row["action"] for row in noted] == ["account.create", "credits.grant", "account.password"]
     assert {row["actor"] for row in noted} == {email}
-    assert all(finding.is_clean for finding in await Audit(engine).run())
+    findings = await Audit(engine).run()  # of a database that other tests write too
+    assert [finding for finding in findings if f"account {made}" in finding.violations] == []
 
 
 async def test_nobody_registers_unless_that_is_allowed(engine, passwords, peer):
