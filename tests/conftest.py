@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-pytest_plugins = ["tests.plugins.servers", "tests.plugins.gateway", "tests.plugins.browser", "tests.plugins.order", "tests.plugins.watchdog"]
+pytest_plugins = [
+    "tests.plugins.servers",
+    "tests.plugins.gateway",
+    "tests.plugins.browser",
+    "tests.plugins.order",
+    "tests.plugins.watchdog",
+]
 
 UPSTREAMS = yaml.safe_load((Path(__file__).parents[1] / "config" / "upstreams.yaml").read_text())["upstreams"]
 for upstream in UPSTREAMS.values():  # a developer's own keys: no test, and no gateway of one, may spend them
