@@ -64,6 +64,11 @@ class Book:
         self.upstreams = UpstreamRows(engine, self._box, providers, needs_https=needs_https)
         self.routes = RouteRows(engine, in_force or (lambda: catalog), providers)
 
+    def variable_of(self, name: str) -> str | None:
+        """Return the variable that the files name for the secret of this account, if they know it."""
+        spec = self._catalog.upstreams.get(name)
+        return None if spec is None else spec.secret_env
+
     async def purge(self, *, after: timedelta = upkeep.PURGE_AFTER) -> int:
         """Remove the versions, with their secrets, that no task needs any more. Returns how many."""
         return await upkeep.purge(self._engine, after=after)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from app.catalog.book import Book
     from app.catalog.catalogs import Catalogs
+    from app.catalog.inspection import Check
     from app.catalog.load import Catalog
     from app.catalog.routes import RouteInfo, RouteRows
     from app.catalog.upstreams import UpstreamInfo
@@ -32,9 +33,11 @@ def with_book(work: Callable[[Book], Awaitable[T]]) -> T:
 
     async def session(settings: Settings, engine: AsyncEngine) -> T:
         from app.catalog.book import Book
+        from app.log import configure
 
         if settings.secrets_key is None:
             raise Refused("MEDIAGATE_SECRETS_KEY must be set")
+        configure(form="console", level="warning")  # to standard error: the answer stays clean
         catalog, providers = _catalog(settings)
         book = Book(
             engine,
@@ -139,6 +142,17 @@ def upstream_shown(upstream: UpstreamInfo) -> dict[str, Any]:
         "open_tasks": upstream.open_tasks,
         "created_at": upstream.created_at,
         "updated_at": upstream.updated_at,
+    }
+
+
+def check_shown(check: Check) -> dict[str, Any]:
+    return {
+        "name": check.name,
+        "ok": check.is_good,
+        "outcome": check.outcome,
+        "found": check.found,
+        "took_ms": check.took_ms,
+        "missing_models": list(check.missing),
     }
 
 

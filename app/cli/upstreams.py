@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from app.cli.books import by_whom, options_option, upstream_shown, with_book
+from app.cli.books import by_whom, check_shown, options_option, upstream_shown, with_book
 from app.cli.output import emit, json_option, readable, table
 from app.cli.session import NEGATIVE, Refused, with_database
 
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from app.catalog.book import Book
+    from app.catalog.inspection import Check
     from app.catalog.upstreams import UpstreamInfo
     from app.settings import Settings
 
+MARKS = {"good": "ok", "bad": "FAIL", "unknown": "?"}
 BRIEF = ("name", "provider", "state", "concurrency", "has_secret", "version", "open_tasks")
 
 secret_env_option = click.option("--secret-env", metavar="VAR", help="Take the secret from this environment variable.")
@@ -180,13 +183,13 @@ def delete(name: str, as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def test(name: str, as_json: bool) -> None:
-    """Check an account without any paid call: secret, routes, and whether its host answers. Exit code 1 if not."""
-    from app.catalog.inspection import inspect
+    """Check an account without any paid call: secret, routes, host, and what the vendor says to the secret.
 
-    checks = with_book(lambda book: inspect(book, name))
-    lines = [f"{'ok' if check.is_good else 'FAIL':<5}{check.name:<9}{check.found}" for check in checks]
-    shown = [{"name": check.name, "ok": check.is_good, "found": check.found} for check in checks]
-    emit(shown, as_json=as_json, text="\n".join(lines))
+    "?" means that nobody can tell. Exit code 1 when something is wrong.
+    """
+    checks = with_book(lambda book: _inspect(book, name))
+    lines = [f"{MARKS[check.outcome]:<5}{check.name:<9}{check.found}{_took(check.took_ms)}" for check in checks]
+    emit([check_shown(check) for check in checks], as_json=as_json, text="\n".join(lines))
     if not all(check.is_good for check in checks):
         sys.exit(NEGATIVE)
 
@@ -210,6 +213,27 @@ def reencrypt(drop_unreadable: bool, as_json: bool) -> None:
         as_json=as_json,
         text=text,
     )
+
+
+async def _inspect(book: Book, name: str) -> Sequence[Check]:
+    from app.catalog.inspection import Inspector
+    from app.fetch.client import SafeFetcher
+    from app.settings import load_settings
+    from app.upstreams.http import UpstreamHttp
+    from app.upstreams.registry import Registry, discover
+
+    registry, fetcher = Registry(discover()), SafeFetcher(load_settings(mint_secrets=False))
+    http = UpstreamHttp(fetcher)
+    try:
+        return await Inspector(book, registry, http).inspect(name)
+    finally:
+        await http.close()
+        await fetcher.close()
+        await registry.close()
+
+
+def _took(millis: int | None) -> str:
+    return "" if millis is None else f" ({millis} ms)"
 
 
 async def _reseal_webhooks(settings: Settings, engine: AsyncEngine, drop_unreadable: bool) -> tuple[int, int]:

@@ -113,6 +113,7 @@ class Limits:
 
 IMAGE = Limits(read_s=600.0, total_s=660.0)
 POLL = Limits(read_s=15.0, total_s=60.0)
+PROBE = Limits(read_s=8.0, total_s=8.0)
 INLINE_VIDEO = Limits(read_s=30.0, total_s=300.0, value_bytes=512 * MIB)
 
 
@@ -313,7 +314,7 @@ def default_error(answer: Answer, phase: Phase, *, said: str | None = None) -> U
     if status == 429:
         return UpstreamBusy(note, retry_after_s=answer.retry_after_s, http_status=status)
     if status in (401, 402, 403):
-        return UpstreamDenied(note, http_status=status)
+        return UpstreamDenied(note, is_spent=status == 402, http_status=status)
     if status in (404, 410) and phase == "submit":
         return UpstreamDenied(note, http_status=status)  # a retired model, a wrong base URL: ours to mend
     if status in (408, 409) or status >= 500 or 300 <= status < 400:

@@ -6,7 +6,7 @@ price, account or task; what it cannot do, it does not have.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -159,6 +159,38 @@ class SubmitFinder(Protocol):
         """
 
 
+class Verdict(StrEnum):
+    """What a vendor made of an account's secret when it was asked something free. A refusal is an UpstreamError."""
+
+    ACCEPTED = "accepted"
+    OPEN = "open"  # it answers anybody: the secret was not judged, or there is none
+    LOCAL = "local"  # there is no vendor to ask
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    verdict: Verdict
+    missing: tuple[str, ...] | None = None
+    """Of the models asked about, those that the vendor's own list lacks; None: no list of its tells."""
+    balance: str | None = None
+    """What is left at the vendor, such as ``12.50 USD``, where the answer tells."""
+
+
+@runtime_checkable
+class Probe(Protocol):
+    """A provider that can ask its vendor something free that changes nothing: does it take this secret?"""
+
+    def needs_secret(self, upstream: Upstream) -> bool:
+        """Whether this account cannot be used without a secret."""
+
+    async def probe(self, call: Call, models: Collection[str]) -> Probed:
+        """Ask, within seconds (`PROBE`), what costs nothing and is no task. ``call`` has no model and no folder.
+
+        Raises: UpstreamDenied when the vendor refuses the secret (``is_spent``: knows it, but nothing is left);
+        UpstreamBusy; UpstreamError when nobody can tell, with ``http_status`` 404 or 405 where it lacks the call.
+        """
+
+
 @runtime_checkable
 class ImageGenerator(Protocol):
     async def generate_image(
@@ -240,6 +272,19 @@ class UpstreamDenied(UpstreamError):
     """Our key, our quota or our configuration: certainly not accepted; the operator must look."""
 
     public = "The upstream is not available."
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        is_spent: bool = False,
+        public: str | None = None,
+        http_status: int | None = None,
+        cost: Cost | None = None,
+    ) -> None:
+        super().__init__(message, public=public, http_status=http_status, cost=cost)
+        self.is_spent = is_spent
+        """The secret is good, but our balance or quota there is used up."""
 
 
 class UpstreamFailed(UpstreamError):

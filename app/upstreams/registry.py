@@ -150,6 +150,10 @@ class Registry:
         account = self.account(upstream)
         return self._providers[account.provider]
 
+    def provider(self, name: str) -> Provider | None:
+        """Return the provider of that name, if it is installed."""
+        return self._providers.get(name)
+
     def routes_of(self, model: str) -> tuple[RouteEntry, ...]:
         return self._snapshot.routes.get(model, ())
 

@@ -9,8 +9,8 @@ from pydantic import Field, SecretStr
 from starlette.responses import Response
 
 from app.api.admin.bodies import Body, documented, reads
-from app.api.admin.deps import AdminActor, BookDep
-from app.api.admin.wire import ModelRoute, RouteList, UpstreamAccount, UpstreamList
+from app.api.admin.deps import AdminActor, BookDep, InspectorDep
+from app.api.admin.wire import ModelRoute, RouteList, UpstreamAccount, UpstreamList, UpstreamTest
 from app.api.openapi import errors
 from app.api.v1.answers import json_answer
 from app.api.v1.tasks import NAME
@@ -115,7 +115,7 @@ async def list_upstreams(actor: AdminActor, book: BookDep) -> Response:
     openapi_extra=documented(UpstreamCreate),
 )
 async def create_upstream(
-    actor: AdminActor, book: BookDep, body: Annotated[UpstreamCreate, Depends(reads(UpstreamCreate))]
+    actor: AdminActor, book: BookDep, body: Annotated[UpstreamCreate, Depends(reads(UpstreamCreate, creates=True))]
 ) -> Response:
     return _answer(await book.upstreams.add(**body.given(), actor=actor), status=201)
 
@@ -212,6 +212,20 @@ async def drain_upstream(actor: AdminActor, book: BookDep, name: UpstreamName) -
     return _answer(await book.upstreams.set_state(name, "draining", actor=actor))
 
 
+@router.post(
+    "/upstreams/{name}/test",
+    summary="Test an account without any paid call",
+    description="Looks at state, secret and routes, opens a connection to its host, and asks the vendor something free "
+    "that needs the secret, for at most nine seconds. It is no task, counts for no health, and changes nothing. "
+    "`unknown` means that nobody can tell. Whoever asks while an account is being tested gets that test's answer.",
+    response_model=UpstreamTest,
+    responses=ONE,
+    operation_id="test_upstream",
+)
+async def test_upstream(actor: AdminActor, inspector: InspectorDep, name: UpstreamName) -> Response:
+    return json_answer(UpstreamTest.of(name, await inspector.inspect(name)))
+
+
 # --- routes ---------------------------------------------------------------------------------------------------------
 
 
@@ -241,7 +255,7 @@ async def list_routes(
     openapi_extra=documented(RouteCreate),
 )
 async def create_route(
-    actor: AdminActor, book: BookDep, body: Annotated[RouteCreate, Depends(reads(RouteCreate))]
+    actor: AdminActor, book: BookDep, body: Annotated[RouteCreate, Depends(reads(RouteCreate, creates=True))]
 ) -> Response:
     return json_answer(ModelRoute.of(await book.routes.add(**body.changes(), actor=actor)), status=201)
 

@@ -14,7 +14,7 @@ import asyncio
 import hashlib
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,14 @@ from app.providers.apimart.families import ImageFamily, VideoFamily, family_of
 from app.providers.apimart.given import GivenUrls, prune
 from app.providers.apimart.picky import UPLOAD_TYPES, why_not_image, why_not_video
 from app.requests import ImageRequest, MediaFile, Operation, VideoRequest
-from app.upstreams.http import MIB, POLL, Limits, Part
+from app.upstreams.http import MIB, POLL, PROBE, Answer, Limits, Part
 from app.upstreams.protocols import (
     Call,
     Capabilities,
     Finished,
     ImageResult,
     PartialSink,
+    Probed,
     Progress,
     SubmitSafety,
     Upstream,
@@ -45,6 +46,7 @@ from app.upstreams.protocols import (
     UpstreamJob,
     UpstreamOutcomeUnknown,
     UpstreamRejected,
+    Verdict,
     VideoResult,
 )
 from app.upstreams.wording import cleaned
@@ -146,6 +148,28 @@ class ApimartProvider:
         cost = wire.cost_of(record, call.upstream.options.get("prices"))
         return VideoResult(video=video, thumbnail=thumbnail, gif=gif, cost=cost)
 
+    def needs_secret(self, upstream: Upstream) -> bool:
+        """See `Probe`."""
+        return True
+
+    async def probe(self, call: Call, models: Collection[str]) -> Probed:
+        """Ask for the balance, which servers of its kind may not tell, and for the list of models."""
+        answer = await _asked(call, "/user/balance")
+        has_balance = answer.status not in (404, 405)
+        balance = wire.balance_of(wire.checked(answer, "read")) if has_balance else None
+        if balance == 0:
+            raise UpstreamDenied("the balance is 0", is_spent=True, http_status=answer.status)
+        try:
+            listed = wire.models_of(wire.checked(await _asked(call, "/models"), "read"))
+        except UpstreamError:
+            if balance is None:
+                raise
+            listed = frozenset()
+        if not listed.intersection(models):  # a list that knows none of them is of another kind
+            listed = frozenset()
+        missing = tuple(model for model in models if model not in listed) if listed else None
+        return Probed(Verdict.ACCEPTED, missing=missing, balance=None if balance is None else f"{balance:.2f} USD")
+
     async def _submit(self, call: Call, path: str, body: Mapping[str, Any], *, is_remix: bool = False) -> wire.Accepted:
         headers = {
             **_headers(call),
@@ -242,6 +266,10 @@ async def _upload(file: MediaFile, call: Call) -> str:
     if not isinstance(url, str) or not url.startswith(("https://", "http://")):
         raise UpstreamBusy("upload: an answer without a URL")
     return url
+
+
+async def _asked(call: Call, path: str) -> Answer:
+    return await call.http.send("GET", _url(call, path), phase="read", headers=_headers(call), limits=PROBE)
 
 
 async def _record(task_id: str, call: Call) -> Mapping[str, Any]:

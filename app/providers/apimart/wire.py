@@ -144,6 +144,24 @@ def _amount(value: Any) -> float | None:
     return float(value) if is_number and 0 <= value < 1e6 else None
 
 
+def balance_of(document: Mapping[str, Any]) -> float | None:
+    """Return the US dollars left to the account, where the answer tells. A key without a limit of its own tells -1."""
+    data = document.get("data")
+    for place in (document, data if isinstance(data, dict) else {}):
+        for name in ("remain_balance", "balance"):
+            if (value := _amount(place.get(name))) is not None:
+                return value
+    return None
+
+
+def models_of(document: Mapping[str, Any]) -> frozenset[str]:
+    """Return the ids of a list of models. Raises: UpstreamError for something else."""
+    items = document.get("data")
+    if not isinstance(items, list):
+        raise UpstreamError("a list of models of another form")
+    return frozenset(str(item["id"]) for item in items if isinstance(item, dict) and item.get("id"))
+
+
 def failure_of(record: Mapping[str, Any], prices: Any) -> UpstreamError:
     """Return why a task failed."""
     error = record.get("error")
@@ -193,7 +211,7 @@ def _error(answer: Answer, document: Mapping[str, Any], phase: Phase, *, is_remi
     if status == 451 or (status in (400, 403, 422) and _SAFETY.search(f"{kind} {message}")):
         return UpstreamModerated(note, http_status=status)
     if status in (401, 402, 403):
-        return UpstreamDenied(note, http_status=status)
+        return UpstreamDenied(note, is_spent=status == 402, http_status=status)
     if status == 429:
         return UpstreamBusy(note, retry_after_s=answer.retry_after_s, http_status=status)
     if status == 404 and is_remix:

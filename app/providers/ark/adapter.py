@@ -7,7 +7,7 @@ record repeats; so a submit whose answer was lost is found again in the list.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -18,12 +18,13 @@ from app.media.base64_stream import Base64Of
 from app.providers.ark.errors import error_of, failed, not_accepted, not_read
 from app.providers.ark.limits import why_not
 from app.requests import ImageRequest, MediaFile, Operation, VideoRequest
-from app.upstreams.http import MIB, POLL, Answer, Limits
+from app.upstreams.http import MIB, POLL, PROBE, Answer, Limits
 from app.upstreams.protocols import (
     Call,
     Capabilities,
     Cost,
     Finished,
+    Probed,
     Progress,
     SubmitSafety,
     Upstream,
@@ -33,6 +34,7 @@ from app.upstreams.protocols import (
     UpstreamFailed,
     UpstreamJob,
     UpstreamOutcomeUnknown,
+    Verdict,
     VideoResult,
 )
 from app.upstreams.wording import cleaned
@@ -161,6 +163,23 @@ class ArkProvider:
         if isinstance(error, UpstreamBusy | UpstreamDenied) or answer.status >= 500:
             raise error
         return False
+
+    def needs_secret(self, upstream: Upstream) -> bool:
+        """See `Probe`."""
+        return True
+
+    async def probe(self, call: Call, models: Collection[str]) -> Probed:
+        """Read the first line of the list of tasks. Which models are open to the account, Ark tells nobody."""
+        params = {"page_num": "1", "page_size": "1"}
+        answer = await call.http.send(
+            "GET", _url(call), phase="read", headers=_headers(call), params=params, limits=PROBE
+        )
+        if not answer.is_ok:
+            raise not_read(answer)
+        document = answer.document
+        if not isinstance(document, dict) or not ("total" in document or isinstance(document.get("items"), list)):
+            raise UpstreamError("a list of tasks of another form")
+        return Probed(Verdict.ACCEPTED)
 
 
 # --- the request --------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def _by_code(code: str, message: str, *, retry_after_s: float | None = None) -> 
     if "RateLimitExceeded" in code or code.startswith(_LOADED):
         return UpstreamBusy(note, retry_after_s=retry_after_s)
     if code.startswith((*_NO_MONEY, *_DENIED)):
-        return UpstreamDenied(note)
+        return UpstreamDenied(note, is_spent=code.startswith(_NO_MONEY))
     if code.startswith(_BAD):
         return UpstreamRejected(note, public=refusal(message))
     return None

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -26,13 +26,14 @@ from app.providers.comfyui import answers
 from app.providers.comfyui.graph import Workflow, load
 from app.providers.comfyui.requests import Files, files_of, values_of, why_not
 from app.requests import ImageRequest, MediaFile, Operation, VideoRequest
-from app.upstreams.http import MIB, POLL, Limits, Part
+from app.upstreams.http import MIB, POLL, PROBE, Limits, Part
 from app.upstreams.protocols import (
     Call,
     Capabilities,
     Finished,
     ImageResult,
     PartialSink,
+    Probed,
     Progress,
     SubmitSafety,
     Upstream,
@@ -43,6 +44,7 @@ from app.upstreams.protocols import (
     UpstreamJob,
     UpstreamOutcomeUnknown,
     UpstreamRejected,
+    Verdict,
     VideoResult,
 )
 
@@ -136,6 +138,21 @@ class ComfyuiProvider:
             return True
         record = (await _get(call, f"/history/{job.id}")).get(job.id)
         return word is None and not (isinstance(record, dict) and record.get("outputs"))
+
+    def needs_secret(self, upstream: Upstream) -> bool:
+        """See `Probe`: only a proxy in front asks for one."""
+        return False
+
+    async def probe(self, call: Call, models: Collection[str]) -> Probed:
+        """Read the queue; where it is shown without our secret, too, nothing in front judges it."""
+        await _read_queue(call, _headers(call))
+        if call.upstream.secret is None:
+            return Probed(Verdict.OPEN)
+        try:
+            await _read_queue(call, {})
+        except UpstreamError:
+            return Probed(Verdict.ACCEPTED)
+        return Probed(Verdict.OPEN)
 
     async def _queue(self, request: ImageRequest | VideoRequest, workflow: Workflow, call: Call) -> str:
         """Return the job's id. Raises: UpstreamError."""
@@ -336,6 +353,13 @@ async def _get(call: Call, path: str) -> Mapping[str, Any]:
     return answers.readable(
         await call.http.send("GET", _url(call, path), phase="read", headers=_headers(call), limits=POLL)
     )
+
+
+async def _read_queue(call: Call, headers: Mapping[str, str]) -> None:
+    """Raises: UpstreamError, also for an answer that is no queue."""
+    url = _url(call, "/queue")
+    answer = await call.http.send("GET", url, phase="read", headers=headers, limits=PROBE)
+    answers.place_in_queue(answers.readable(answer), "")
 
 
 async def _post(call: Call, path: str, body: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ time and prompt. The times without a zone that a task's record holds are never c
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -18,12 +18,13 @@ from app.providers.dashscope.errors import failed, not_accepted, not_read
 from app.providers.dashscope.kinds import Kind, kind_of, model_id, why_not
 from app.providers.dashscope.uploads import addresses
 from app.requests import ImageRequest, MediaFile, Operation, VideoRequest
-from app.upstreams.http import POLL, Limits
+from app.upstreams.http import POLL, PROBE, Limits
 from app.upstreams.protocols import (
     Call,
     Capabilities,
     Cost,
     Finished,
+    Probed,
     Progress,
     SubmitSafety,
     Upstream,
@@ -33,6 +34,7 @@ from app.upstreams.protocols import (
     UpstreamFailed,
     UpstreamJob,
     UpstreamOutcomeUnknown,
+    Verdict,
     VideoResult,
 )
 from app.upstreams.wording import cleaned
@@ -168,6 +170,23 @@ class DashScopeProvider:
         if isinstance(error, UpstreamBusy | UpstreamDenied) or answer.status >= 500:
             raise error
         return bool((await _task(job, call))["output"]["task_status"] == "CANCELED")
+
+    def needs_secret(self, upstream: Upstream) -> bool:
+        """See `Probe`."""
+        return True
+
+    async def probe(self, call: Call, models: Collection[str]) -> Probed:
+        """Read the first line of the list of tasks. Which models are open to the account, it does not tell."""
+        params = {"page_no": "1", "page_size": "1"}
+        answer = await call.http.send(
+            "GET", f"{_url(call)}/tasks", phase="read", headers=_headers(call), params=params, limits=PROBE
+        )
+        if not answer.is_ok:
+            raise not_read(answer)
+        document = answer.document
+        if not isinstance(document, dict) or not ("total" in document or isinstance(document.get("data"), list)):
+            raise UpstreamError("a list of tasks of another form")
+        return Probed(Verdict.ACCEPTED)
 
 
 # --- the request ------------------------------------------------------------------------------------------------------

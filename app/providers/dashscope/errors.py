@@ -17,16 +17,8 @@ from app.upstreams.protocols import (
 from app.upstreams.wording import cleaned, refusal
 
 _MODERATED: Final = frozenset({"DataInspectionFailed", "IPInfringementSuspect"})
-_DENIED: Final = frozenset(
-    {
-        "AccessDenied",
-        "AccessDenied.Unpurchased",
-        "Arrearage",
-        "InvalidApiKey",
-        "ModelNotFound",
-        "Throttling.AllocationQuota",
-    }
-)
+_DENIED: Final = frozenset({"AccessDenied", "AccessDenied.Unpurchased", "InvalidApiKey", "ModelNotFound"})
+_SPENT: Final = frozenset({"Arrearage", "Throttling.AllocationQuota"})
 _BUSY: Final = frozenset({"Throttling", "Throttling.RateQuota"})
 _BAD: Final = frozenset(
     {
@@ -51,8 +43,8 @@ def _by_code(code: str, message: str, *, retry_after_s: float | None = None) -> 
     note = f"{cleaned(code)}: {cleaned(message)}"
     if code in _MODERATED:
         return UpstreamModerated(note)
-    if code in _DENIED:
-        return UpstreamDenied(note)
+    if code in _DENIED | _SPENT:
+        return UpstreamDenied(note, is_spent=code in _SPENT)
     if code in _BUSY:
         return UpstreamBusy(note, retry_after_s=retry_after_s)
     if code in _BAD or code.startswith("BadRequest.Empty"):

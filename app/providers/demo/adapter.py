@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,16 @@ from app.upstreams.protocols import (
     Finished,
     ImageResult,
     PartialSink,
+    Probed,
     Progress,
     SubmitSafety,
+    Upstream,
     UpstreamBusy,
     UpstreamFailed,
     UpstreamJob,
     UpstreamModerated,
     UpstreamOutcomeUnknown,
+    Verdict,
     VideoResult,
 )
 
@@ -132,6 +136,14 @@ class DemoProvider:
         """Stop a job that is not done or still in its delay, whichever process renders it."""
         found = await self._get(job, call)
         return await asyncio.to_thread(found.cancel, now=time.time())
+
+    def needs_secret(self, upstream: Upstream) -> bool:
+        """See `Probe`."""
+        return False
+
+    async def probe(self, call: Call, models: Collection[str]) -> Probed:
+        """There is nobody to ask."""
+        return Probed(Verdict.LOCAL)
 
     async def close(self) -> None:
         """End the children. What they were rendering goes on when another process polls it."""

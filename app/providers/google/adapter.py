@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
@@ -11,6 +11,7 @@ from typing import Any
 from app.providers.google import images, veo
 from app.providers.google.api import Api, is_gemini, is_operation_name
 from app.providers.google.errors import http_error
+from app.providers.google.probe import probe
 from app.requests import ImageRequest, Operation, VideoRequest
 from app.upstreams.http import IMAGE, INLINE_VIDEO, Limits
 from app.upstreams.protocols import (
@@ -19,6 +20,7 @@ from app.upstreams.protocols import (
     Finished,
     ImageResult,
     PartialSink,
+    Probed,
     Progress,
     SubmitSafety,
     Upstream,
@@ -132,6 +134,14 @@ class GoogleProvider:
         if not size:
             raise UpstreamFailed("the video is empty")
         return VideoResult(out)
+
+    def needs_secret(self, upstream: Upstream) -> bool:
+        """See `Probe`."""
+        return True
+
+    async def probe(self, call: Call, models: Collection[str]) -> Probed:
+        """See `Probe`."""
+        return await probe(call, models)
 
     async def _operation(self, job: UpstreamJob, call: Call, api: Api, folder: Path) -> Progress | veo.Clip:
         if not is_operation_name(job.id):

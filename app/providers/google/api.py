@@ -77,6 +77,12 @@ class Api:
         """Return the URL of a method of a model."""
         return f"{self.base}/{self.version}/{self.parent}models/{quote(model, safe='')}:{name}"
 
+    @property
+    def list_url(self) -> str:
+        """The URL of the list of models: the Agent Platform's belongs to no project."""
+        parent = "" if self.is_gemini else "publishers/google/"
+        return f"{self.base}/{self.version}/{parent}models"
+
     def serves(self, url: str) -> bool:
         """Whether the URL leads to this API's own origin, and may be called with its key."""
         try:

@@ -95,7 +95,7 @@ def http_error(answer: Answer, phase: Phase, *, video: bool, secret: str) -> Ups
     note = f"status {status}: {cleaned(words, secret) or 'no error body'}"
     if status == 429:
         if said.is_lasting and "MODEL_CAPACITY_EXHAUSTED" not in said.reasons:
-            return UpstreamDenied(note, http_status=status)
+            return UpstreamDenied(note, is_spent=True, http_status=status)
         wait_s = answer.retry_after_s if said.retry_after_s is None else said.retry_after_s
         return UpstreamBusy(note, retry_after_s=wait_s, http_status=status)
     if phase == "read" and status in (404, 410):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import timedelta
 
 from app.providers.openai import images, videos
+from app.providers.openai.probe import probe
 from app.requests import ImageRequest, Operation, VideoRequest
 from app.upstreams.protocols import (
     Call,
@@ -14,6 +15,7 @@ from app.upstreams.protocols import (
     Finished,
     ImageResult,
     PartialSink,
+    Probed,
     Progress,
     SubmitSafety,
     Upstream,
@@ -68,3 +70,11 @@ class OpenAIProvider:
     async def cancel_video(self, job: UpstreamJob, call: Call) -> bool:
         """See `VideoCanceller`."""
         return await videos.cancel_video(job, call)
+
+    def needs_secret(self, upstream: Upstream) -> bool:
+        """OpenAI itself takes nobody without; a server of one's own may."""
+        return upstream.base_url is None
+
+    async def probe(self, call: Call, models: Collection[str]) -> Probed:
+        """See `Probe`."""
+        return await probe(call, models)

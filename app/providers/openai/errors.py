@@ -130,7 +130,7 @@ def _by_words(fault: Fault, status: int, answer: Answer, note: str) -> UpstreamE
     if fault.is_moderation or status == 451 or (status in (0, 400, 403, 422) and _SAFETY.search(fault.message)):
         return UpstreamModerated(note, public=_moderated(fault), http_status=http_status)
     if names & (_QUOTA | _OURS) or fault.message.startswith("Invalid model name passed in"):
-        return UpstreamDenied(note, http_status=http_status)
+        return UpstreamDenied(note, is_spent=bool(names & _QUOTA), http_status=http_status)
     return None
 
 

@@ -111,6 +111,7 @@ class FakeApimart:
     """What the next submit is answered with, accepted or not."""
     record: dict[str, Any] | None = None
     """Merged into the records of tasks."""
+    balance: float = 12.5
     accepted: int = 0
     seen: list[Seen] = field(default_factory=list)
     tasks: dict[str, FakeTask] = field(default_factory=dict)
@@ -138,6 +139,8 @@ class FakeApimart:
         app.router.add_post("/v1/videos/generations", self._videos)
         app.router.add_post("/v1/videos/{id}/remix", self._remix)
         app.router.add_get("/v1/tasks/{id}", self._task)
+        app.router.add_get("/v1/user/balance", self._tell_balance)
+        app.router.add_get("/v1/models", self._models)
         app.router.add_post("/v1/uploads/images", self._upload)
         app.router.add_get("/files/{name}", self._file)
         self._runner = web.AppRunner(app, access_log=None)
@@ -292,6 +295,22 @@ class FakeApimart:
         if task.kind == "videos":
             result["thumbnail_url"] = f"{self.url}/files/thumb-{task.id}.png"
         return {"status": self.status_word, "progress": 100, "result": result, "cost": 0.064, "credits_cost": 0.64}
+
+    async def _tell_balance(self, request: web.Request) -> web.StreamResponse:
+        try:
+            _authorized(request)
+        except Refused as refused:
+            return refused.answer()
+        answer = {"success": True, "message": "", "remain_balance": self.balance, "used_balance": 3.5}
+        return web.json_response(answer)
+
+    async def _models(self, request: web.Request) -> web.StreamResponse:
+        try:
+            _authorized(request)
+        except Refused as refused:
+            return refused.answer()
+        data = [{"id": model, "object": "model"} for model in KEYS]
+        return web.json_response({"object": "list", "data": data, "success": True})
 
     async def _upload(self, request: web.Request) -> web.StreamResponse:
         self.seen.append(Seen("POST", request.path, dict(request.headers)))

@@ -159,6 +159,8 @@ class FakeGoogle:
         try:
             if "/files/" in request.path:
                 return self._download(request)
+            if request.method == "GET" and request.path.endswith("/models"):
+                return self._list(request)
             place = self._place(request)
             if request.method == "GET" and "/operations/" in request.path:
                 return await self._poll(request, request.path.removeprefix("/v1beta/"), gemini=True)
@@ -176,6 +178,25 @@ class FakeGoogle:
             raise Refused(404, "NOT_FOUND", f"{path} is not found for this API version.")
         except Refused as refused:
             return _answer(error(refused.status, refused.word, refused.message, *refused.details))
+
+    def _list(self, request: web.Request) -> web.StreamResponse:
+        """One page of one model: who reads only the first learns little. Express keys see no list."""
+        key, bearer = request.headers.get("x-goog-api-key"), request.headers.get("Authorization")
+        if request.path == "/v1beta/models":
+            if key != SECRET:
+                text = "API key not valid. Please pass a valid API key."
+                raise Refused(400, "INVALID_ARGUMENT", text, (error_info("API_KEY_INVALID"),))
+            field, names = "models", [f"models/{name}" for name in (*IMAGE_MODELS, *PREVIEWS)]
+        elif request.path == "/v1beta1/publishers/google/models":
+            if bearer != f"Bearer {SECRET}":
+                text = "API keys are not supported by this API."
+                raise Refused(401, "UNAUTHENTICATED", text, (error_info("CREDENTIALS_MISSING"),))
+            field, names = "publisherModels", [f"publishers/google/models/{name}" for name in VIDEO_MODELS]
+        else:
+            raise Refused(404, "NOT_FOUND", "Not found.")
+        page = int(request.query.get("pageToken", "0"))
+        more = {"nextPageToken": str(page + 1)} if page + 1 < len(names) else {}
+        return _answer(Raw(200, {field: [{"name": names[page], "version": "1"}], **more}))
 
     def _place(self, request: web.Request) -> str:
         """Return which API the path belongs to. Raises: Refused for another path, or a key in the wrong place."""

@@ -63,6 +63,7 @@ class FakeOpenAI:
         app.router.add_delete("/v1/videos/{id}", self._delete_video)
         app.router.add_get("/v1/videos/{id}/content", self._content)
         app.router.add_post("/v1/videos/{id}/remix", self._remix)
+        app.router.add_get("/v1/models", self._models)
         app.router.add_get("/files/{name}", self._file)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -338,6 +339,15 @@ class FakeOpenAI:
             return web.Response(status=status)
         is_video = request.match_info["name"].endswith(".mp4")
         return web.Response(body=MP4 if is_video else PNG)
+
+    # --- the list of models -------------------------------------------------------------------------------------------
+
+    async def _models(self, request: web.Request) -> web.StreamResponse:
+        refused = None if self.style.open_list else self._unauthorized(await self._note(request))
+        if refused is not None:
+            return refused
+        data = [{"id": one, "object": "model", "created": 1, "owned_by": "system"} for one in self.style.models]
+        return web.json_response({"object": "list", "data": data})
 
     # --- the rest -----------------------------------------------------------------------------------------------------
 

@@ -85,3 +85,6 @@ class Style:
     """content, redirect, url, metadata."""
     inner: bool = False
     """The video object lies in ``data``."""
+    models: tuple[str, ...] = ("gpt-image-2", "sora-2", "sora-2-pro")
+    open_list: bool = False
+    """The list of models is shown to anybody."""
