@@ -135,7 +135,7 @@ class Document:
                     continue
                 if name not in merged or not isinstance(value, dict):
                     whole[name] = deepcopy(value)
-                    self._copy_lines(source, origin, place)
+                    self._copy_lines(source, value, origin, place)
                     continue
                 self.lines[place] = source.line(origin)
                 whole[name] = dict(_mapping(whole.get(name)))
@@ -153,13 +153,13 @@ class Document:
         into[name] = (
             {**old, **deepcopy(value)} if isinstance(old, dict) and isinstance(value, dict) else deepcopy(value)
         )
-        self._copy_lines(source, origin, place)
+        self._copy_lines(source, value, origin, place)
 
-    def _copy_lines(self, source: Document, origin: Location, place: Location) -> None:
-        depth = len(origin)
-        for location, line in source.lines.items():
-            if location[:depth] == origin:
-                self.lines[(*place, *location[depth:])] = line
+    def _copy_lines(self, source: Document, value: Any, origin: Location, place: Location) -> None:
+        if origin in source.lines:  # a family of another file has none here
+            self.lines[place] = source.lines[origin]
+        for key, part in _parts(value):
+            self._copy_lines(source, part, (*origin, key), (*place, key))
 
 
 def read_document(path: Path) -> Document:
@@ -209,11 +209,14 @@ def plain_document(data: Mapping[str, Any], name: str) -> Document:
 
 def _walk(value: Any, place: Location, lines: dict[Location, int], name: str) -> None:
     _check_depth(place, name)
-    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, part in parts:
+    for key, part in _parts(value):
         _count(lines, f"{name}")
         lines[(*place, key)] = 0
         _walk(part, (*place, key), lines, name)
+
+
+def _parts(value: Any) -> Iterable[tuple[Any, Any]]:
+    return value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
 
 
 def _check_depth(place: Location, where: str) -> None:

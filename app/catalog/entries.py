@@ -35,6 +35,8 @@ def read_entry(files: Files, model: str, given: Mapping[str, Any] | str) -> Entr
 
     Raises: InvalidParameter, whose message names the line (of YAML) or the path, and what is wrong there.
     """
+    if isinstance(given, str) and len(given) > MAX_ENTRY_CHARS:  # reading it would take long
+        raise InvalidParameter(f"More than {MAX_ENTRY_CHARS} characters.", param=DOCUMENT)
     try:
         document = parse_document(given, DOCUMENT) if isinstance(given, str) else plain_document(given, DOCUMENT)
         return entry_of(files, model, document)

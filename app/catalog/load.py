@@ -12,8 +12,6 @@ from pydantic import ValidationError
 from app.catalog.checks import check_model
 from app.catalog.document import CatalogError, Document, read_document
 from app.catalog.model import Model
-from app.catalog.options import GATEWAY_FIELDS
-from app.catalog.parameters import Boolean, Integer
 from app.catalog.spec import ModelsFile, ModelSpec, UpstreamsFile, UpstreamSpec
 from app.catalog.wording import listed, shown
 from app.errors import InvalidParameter, ModelNotFound
@@ -37,8 +35,6 @@ class Catalog:
     models: dict[str, Model]
     """In the order of the file."""
     upstreams: dict[str, UpstreamSpec]
-    field_types: dict[str, str]
-    """Public field -> ``integer``, ``boolean``, ``text``, ``media`` or ``object``: how a form's text is to be read."""
     retired: dict[str, Model] = field(default_factory=dict)
     """Models that were withdrawn, as they were offered last: for what goes on from an old task."""
     planned: dict[str, Model] = field(default_factory=dict)
@@ -167,7 +163,6 @@ def assemble(
         files.file.default_video_model,
         {name: model(name, offer, holders) for name, offer in offers.items()},
         files.upstreams,
-        _field_types([*specs.values(), *(offer.spec for offer in (retired or {}).values())]),
         retired={name: apart(name, offer) for name, offer in (retired or {}).items()},
         planned={name: apart(name, offer) for name, offer in (planned or {}).items()},
         problems=dict(problems or {}),
@@ -211,20 +206,3 @@ def _holders(refused: Iterable[str], specs: Mapping[str, ModelSpec]) -> dict[str
         for name in _public_names(spec):
             holders[name] = (*holders.get(name, ()), model)
     return holders
-
-
-def _field_types(specs: Iterable[ModelSpec]) -> dict[str, str]:
-    types = {"prompt": "text", "model": "text"}
-    types |= {name: _schema_type(entry.schema) for name, entry in GATEWAY_FIELDS.items()}
-    for spec in specs:
-        for name, parameter in spec.parameters.items():
-            word = {Integer: "integer", Boolean: "boolean"}.get(type(parameter), "text")
-            types |= dict.fromkeys((name, *parameter.also), word)
-        for name, entry in spec.inputs.items():
-            types |= dict.fromkeys((name, *entry.also), "media")
-    return types
-
-
-def _schema_type(schema: Mapping[str, Any]) -> str:
-    word = str(schema["type"])
-    return "text" if word == "string" else word

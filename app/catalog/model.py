@@ -95,9 +95,6 @@ class Model:
     def owned_by(self) -> str:
         return self.spec.owned_by
 
-    def routes_for(self, operation: Operation) -> tuple[Route, ...]:
-        return tuple(r for r in self.spec.routes if r.operations is None or operation in r.operations)
-
     def parameters_schema(self) -> dict[str, Any]:
         """Return the JSON Schema (draft 2020-12) of a request's body."""
         return parameters_schema(self.id, self.spec)

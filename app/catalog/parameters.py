@@ -197,7 +197,6 @@ class Size(ParameterBase):
 
 
 Parameter = Annotated[Choice | Integer | Boolean | Hint | Size, Field(discriminator="kind")]
-SimpleParameter = Choice | Integer | Boolean
 
 
 def _schema(shape: dict[str, Any], default: object, description: str) -> dict[str, Any]:

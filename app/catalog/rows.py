@@ -70,6 +70,7 @@ def checked_url(url: str | None) -> str | None:
     try:
         parsed = urlsplit(url)
         is_good = parsed.scheme in ("http", "https") and bool(parsed.hostname) and (parsed.port or 1) > 0
+        (parsed.hostname or "").encode("idna")  # no name of a host: a label that is empty, or over 63 letters
     except ValueError:
         is_good = False
     if not is_good or len(url) > MAX_URL_CHARS or not url.isprintable() or " " in url:

@@ -12,18 +12,10 @@ from app.catalog.entries import Entry
 from app.catalog.load import Catalog, Files
 from app.catalog.prices import PriceField, price_fields
 from app.catalog.routes import entry_of
-from app.catalog.timeline import ModelVersion, State, entry_at, entry_in, file_entry, ruling
+from app.catalog.timeline import ModelVersion, entry_at, entry_in, file_entry, ruling, upcoming
 from app.requests import Operation
 
 Word = Literal["offered", "withdrawn", "scheduled", "broken"]
-
-
-@dataclass(frozen=True, slots=True)
-class ListedVersion:
-    """A version, and whether it holds."""
-
-    version: ModelVersion
-    state: State
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +65,7 @@ def _state(
 ) -> ModelState | None:
     own = [version for version in versions if version.model == model]
     ruler = ruling(own, now).get(model)
-    later = sorted(_begins(own, now), key=lambda version: (version.effective_from, version.number))
+    later = upcoming(own, now)
     entry = known_entry(files, own, model, now)
     if entry is None and (ruler is None or ruler.kind != "entry"):
         return None  # only versions that were cancelled
@@ -115,21 +107,14 @@ def known_entry(files: Files, versions: Sequence[ModelVersion], model: str, now:
     if offered is not None:
         return offered
     dated = [version for version in own if version.kind == "entry"]
-    past = [version for version in dated if version not in _begins(dated, now)]
+    later = upcoming(dated, now)
+    past = [version for version in dated if version not in later]
     for version in (*sorted(past, key=_moment, reverse=True), *sorted(dated, key=_moment)):
         try:
             return entry_in(files, version)
         except CatalogError:
             continue
     return file_entry(files, model)
-
-
-def _begins(versions: Iterable[ModelVersion], now: datetime) -> list[ModelVersion]:
-    return [
-        version
-        for version in versions
-        if version.cancelled_at is None and version.effective_from is not None and version.effective_from > now
-    ]
 
 
 def _moment(version: ModelVersion) -> tuple[datetime | None, int]:

@@ -51,8 +51,13 @@ def ruling(versions: Iterable[ModelVersion], now: datetime) -> dict[str, ModelVe
 
 def next_change(versions: Iterable[ModelVersion], now: datetime) -> datetime | None:
     """Return when the next version begins, if one does."""
-    later = [v.effective_from for v in _counting(versions) if v.effective_from is not None and v.effective_from > now]
-    return min(later, default=None)
+    later = upcoming(versions, now)
+    return later[0].effective_from if later else None
+
+
+def upcoming(versions: Iterable[ModelVersion], now: datetime) -> list[ModelVersion]:
+    """Return the versions that begin after ``now``, the next one first."""
+    return [version for version in sorted(_counting(versions), key=_order) if _order(version)[0] > now]
 
 
 def state_of(version: ModelVersion, versions: Iterable[ModelVersion], now: datetime) -> State:

@@ -17,18 +17,18 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.catalog.catalogs import Catalogs
-from app.catalog.document import CatalogError
 from app.catalog.entries import Entry, read_entry
 from app.catalog.exchange import Import, Imported, ModelChange, compare, difference, exported, read_import
 from app.catalog.judging import judge, offered
-from app.catalog.load import Offer, assemble
 from app.catalog.model import Model
-from app.catalog.prices import PriceEdit, edited
+from app.catalog.prices import PriceEdit
 from app.catalog.routes import ROUTES_WITH_ACCOUNTS, entry_of
 from app.catalog.rows import rows_of
 from app.catalog.simulate import ExampleQuote, Simulation, examples, simulate
-from app.catalog.states import ListedVersion, ModelState, known_entry, states
-from app.catalog.timeline import ModelVersion, entries_at, entry_in, file_entry, ruling, state_of
+from app.catalog.states import ModelState, known_entry, states
+from app.catalog.takeover import Draft, ListedVersion, takeover
+from app.catalog.timeline import ModelVersion, entries_at, file_entry, ruling, state_of
+from app.catalog.tried import Price, repriced, tried
 from app.catalog.version_rows import Changing, changing_models, checked_moment, checked_note
 from app.catalog.wording import shown
 from app.db import once, retried, sqlstate_of
@@ -47,7 +47,6 @@ log = structlog.get_logger(__name__)
 
 HISTORY = "MG005"
 """What the database says of a version that has begun."""
-Price = Mapping[str, Any] | PriceEdit
 
 
 class ModelVersions:
@@ -112,13 +111,14 @@ class ModelVersions:
         if sum((document is not None, price is not None, withdraw, use_file)) != 1:
             raise InvalidParameter("Give one of: 'document', 'price', 'withdraw', 'use_file'.", param="document")
         why = checked_note(note)
+        given = None if document is None else await self._given(model, document)
         async with changing_models(self._engine) as change:
             at = change.moment(effective_from)
             entry: Entry | None = None
             if document is not None:
-                entry = read_entry(self._files, model, document)
+                entry = given
             elif price is not None:
-                entry = self._repriced(change.versions, model, price, at)
+                entry = repriced(self._files, change.versions, model, price, at)
             else:
                 known = known_entry(self._files, change.versions, model, at)
                 if known is None and (use_file or not any(v.model == model for v in change.versions)):
@@ -137,7 +137,9 @@ class ModelVersions:
             routes = await rows_of(change.connection, ROUTES_WITH_ACCOUNTS)
             await self._write(change, made, entry, routes, actor=actor)
         await self._look()
-        return ListedVersion(made, state_of(made, [*change.versions, made], change.now))
+        versions = [*change.versions, made]
+        then = takeover(self._files, versions, model, offered(self._files, versions, model, at), at)
+        return ListedVersion(made, state_of(made, versions, change.now), then)
 
     async def cancel(self, model: str, number: int, *, actor: Actor) -> ListedVersion:
         """Cancel a version that has not begun. Raises: ModelVersionNotFound, ModelVersionFixed."""
@@ -168,14 +170,14 @@ class ModelVersions:
 
     async def draft(
         self, model: str, *, price: PriceEdit | None = None, document: Mapping[str, Any] | str | None = None
-    ) -> ModelChange | None:
+    ) -> Draft | None:
         """Return what `add` would change if it were done now; None: nothing differs. Raises: as `add`."""
         await self._catalogs.refresh()
         versions, now = self._catalogs.versions, self._catalogs.now()
         entry = (
-            read_entry(self._files, model, document or {})
+            await self._given(model, document or {})
             if price is None
-            else self._repriced(versions, model, price, now)
+            else repriced(self._files, versions, model, price, now)
         )
         routes = await retried(lambda: once(self._engine, ROUTES_WITH_ACCOUNTS))
         judge(
@@ -186,7 +188,8 @@ class ModelVersions:
             entry,
             routes,
         )
-        return difference(model, offered(self._files, versions, model, now), entry)
+        change = difference(model, offered(self._files, versions, model, now), entry)
+        return None if change is None else Draft(change, takeover(self._files, versions, model, entry, now))
 
     async def simulate(
         self,
@@ -204,7 +207,7 @@ class ModelVersions:
         Raises: InvalidParameter and what the request itself would; ModelNotFound, ModelVersionNotFound.
         """
         await self._catalogs.refresh()
-        tried = self._tried(model, number=number, price=price, document=document)
+        tried = await self._tried(model, number=number, price=price, document=document)
         return simulate(tried, fields, operation=operation, input_seconds=input_seconds)
 
     async def examples(
@@ -217,7 +220,7 @@ class ModelVersions:
     ) -> Sequence[ExampleQuote]:
         """Return all priced combinations: ``before`` is what is in force, ``after`` what is named. Raises: as there."""
         await self._catalogs.refresh()
-        tried = self._tried(model, number=number, price=price, document=document)
+        tried = await self._tried(model, number=number, price=price, document=document)
         return examples(self._catalogs.current().models.get(model), tried)
 
     # --- files --------------------------------------------------------------------------------------------------
@@ -307,6 +310,21 @@ class ModelVersions:
         await change.insert(version)
         await note(change.connection, actor, "model.version", _target(model), before=was, after=now)
 
+    async def _given(self, model: str, document: Mapping[str, Any] | str) -> Entry:
+        """Read an entry beside everything else, as `_read` does. Raises: InvalidParameter."""
+        return await asyncio.to_thread(read_entry, self._files, model, document)
+
+    async def _tried(
+        self, model: str, *, number: int | None, price: Price | None, document: Mapping[str, Any] | str | None
+    ) -> Model:
+        """Return the model as it is meant. Raises: as `tried`."""
+        draft = None if document is None else await self._given(model, document)
+        catalogs = self._catalogs
+        return tried(
+            self._files, catalogs.versions, catalogs.current(), catalogs.now(), model,
+            draft=draft, number=number, price=price,
+        )  # fmt: skip
+
     async def _read(self, yaml: str) -> Imported:
         """Read a file of models beside everything else: a long one takes seconds. Raises: InvalidParameter."""
         return await asyncio.to_thread(read_import, self._files, yaml)
@@ -332,61 +350,11 @@ class ModelVersions:
         unchanged = tuple(model for model in imported.entries if model not in differing)
         return Import(at, tuple(changes), unchanged, missing, imported.ignored), drafts
 
-    def _repriced(self, versions: Sequence[ModelVersion], model: str, price: PriceEdit, at: datetime) -> Entry:
-        """Return what will hold at ``at``, with other numbers. Raises: ModelNotFound, InvalidParameter."""
-        entry = offered(self._files, versions, model, at)
-        if entry is None:
-            raise ModelNotFound(shown(model)[1:-1], entries_at(self._files, versions, at))
-        return read_entry(self._files, model, edited(entry.data, entry.spec.price, price))
-
     def _base(self, model: str) -> ModelVersion | None:
         entry = self._files.entry(model)
         if entry is None:
             return None
         return ModelVersion(model, 0, "file", entry, None, f"models.yaml, {self._files.version}", "file", None)
-
-    def _tried(
-        self, model: str, *, number: int | None, price: Price | None, document: Mapping[str, Any] | str | None
-    ) -> Model:
-        """Return the model as it is meant: in force, a version, another price, or a draft."""
-        current = self._catalogs.current()
-        name = "draft"
-        if document is not None:
-            entry = read_entry(self._files, model, document)
-        elif number is not None:
-            entry, name = self._of_version(model, number)
-        else:
-            found = known_entry(self._files, self._catalogs.versions, model, self._catalogs.now())
-            if found is None:
-                raise ModelNotFound(shown(model)[1:-1], current.models)
-            entry = found
-            if price is None and (known := current.find_known(model)) is not None:
-                name = known.version
-        if price is not None:
-            name = "draft"
-            data = (
-                edited(entry.data, entry.spec.price, price)
-                if isinstance(price, PriceEdit)
-                else {**entry.data, "price": dict(price)}
-            )
-            entry = read_entry(self._files, model, data)
-        offers = {other.id: Offer(other.spec, other.version) for other in current.models.values()}
-        return assemble(self._files, offers | {model: Offer(entry.spec, name)}).models[model]
-
-    def _of_version(self, model: str, number: int) -> tuple[Entry, str]:
-        """Raises: ModelVersionNotFound, InvalidParameter."""
-        version = next((v for v in self._catalogs.versions if (v.model, v.number) == (model, number)), None)
-        if version is None and number != 0:
-            raise ModelVersionNotFound(model, number)
-        if version is not None and version.kind == "withdrawn":
-            raise InvalidParameter(f"Version {number} of '{model}' withdraws it: there is no price.", param="version")
-        try:
-            entry = entry_in(self._files, version) if version and version.entry else file_entry(self._files, model)
-        except CatalogError as error:
-            raise InvalidParameter(str(error), param="version") from None
-        if entry is None:
-            raise ModelVersionNotFound(model, number)
-        return entry, version.name if version and version.entry else self._files.version
 
 
 def _target(model: str) -> str:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from app.catalog.exchange import Import, ModelChange
     from app.catalog.load import Catalog
-    from app.catalog.states import ListedVersion, ModelState
+    from app.catalog.states import ModelState
+    from app.catalog.takeover import ListedVersion
     from app.catalog.versions import ModelVersions
     from app.settings import Settings
 
@@ -306,8 +307,13 @@ def _add(model: str, as_json: bool, **what: Any) -> None:
 def _say(listed: ListedVersion, as_json: bool) -> None:
     version = listed.version
     words = {"scheduled": f"begins {version.effective_from:%Y-%m-%d %H:%M:%SZ}", "in_force": "is in force"}
-    text = f"{version.name} {words.get(listed.state, f'is {listed.state}')}: {version.note}"
-    emit(_version(listed), as_json=as_json, text=text)
+    lines = [f"{version.name} {words.get(listed.state, f'is {listed.state}')}: {version.note}"]
+    if (then := listed.then) is not None:
+        lines += [
+            f"Planned already: {then.version.name} takes over at {then.version.effective_from:%Y-%m-%d %H:%M:%SZ}:"
+        ]
+        lines += [_changes([then.change], "")]
+    emit(_version(listed), as_json=as_json, text="\n".join(lines))
 
 
 def _numbers(given: Sequence[str]) -> dict[str, int]:
@@ -332,7 +338,8 @@ def _shown(state: ModelState) -> dict[str, Any]:
 
 
 def _version(listed: ListedVersion) -> dict[str, Any]:
-    return {**asdict(listed.version), "name": listed.version.name, "state": listed.state}
+    value = {**asdict(listed.version), "name": listed.version.name, "state": listed.state}
+    return value if listed.then is None else {**value, "then": asdict(listed.then)}
 
 
 def _changes(changes: Sequence[ModelChange], nothing: str) -> str:

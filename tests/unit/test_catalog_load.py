@@ -79,14 +79,6 @@ def test_a_model_that_is_no_text_is_400(name):
     assert caught.value.param == "model"
 
 
-def test_forms_learn_how_to_read_their_text():
-    types = shipped().field_types
-
-    assert [types[name] for name in ("n", "seconds", "stream", "prompt", "mask", "metadata", "size", "image")] == [
-        "integer", "integer", "boolean", "text", "media", "object", "text", "media",
-    ]  # fmt: skip
-
-
 def test_the_small_catalogue_of_these_tests_is_sound(tmp_path):
     catalog = written(tmp_path)
 
@@ -278,7 +270,10 @@ def test_a_route_may_serve_some_operations_but_all_must_be_served(tmp_path):
     edits = "      - {upstream: demo, model: edit-1, operations: [image.edit]}\n"
     both = one.replace("      - {upstream: demo, model: painter-1", edits + "      - {upstream: demo, model: painter-1")
     painter = written(tmp_path, models=both).models["painter"]
-    assert [route.model for route in painter.routes_for(Operation.IMAGE_EDIT)] == ["edit-1"]
+    assert [(route.model, route.operations) for route in painter.routes] == [
+        ("edit-1", (Operation.IMAGE_EDIT,)),
+        ("painter-1", (Operation.IMAGE_GENERATE,)),
+    ]
 
 
 def test_several_mistakes_are_told_at_once(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.catalog.book import Book
 from app.catalog.catalogs import Catalogs
+from app.catalog.entries import read_entry
 from app.catalog.exchange import exported, read_import
 from app.catalog.load import load_catalog, read_files
 from app.catalog.prices import PriceEdit
@@ -359,3 +362,71 @@ def _shipped_providers() -> dict[str, Any]:
     from app.upstreams.registry import discover
 
     return Registry(discover()).capabilities
+
+
+async def test_a_change_before_a_planned_version_tells_what_that_one_takes_back(make_process: MakeProcess) -> None:
+    process = make_process()
+    await process.catalogs.refresh()
+    versions, at = process.versions, process.catalogs.now() + HOUR
+    planned = await versions.add(
+        "painter", price=PriceEdit({"credits.small": 8}), effective_from=at, note=NOTE, actor=ADMIN
+    )
+    large = (await versions.simulate("painter", {"quality": "large"})).quote.credits
+
+    draft = await versions.draft("painter", price=PriceEdit({"credits.large": large + 5}))
+    urgent = await versions.add("painter", price=PriceEdit({"credits.large": large + 5}), note=NOTE, actor=ADMIN)
+    after = await versions.add(
+        "painter", price=PriceEdit({"credits.large": 30}), effective_from=at + HOUR, note=NOTE, actor=ADMIN
+    )
+
+    assert (planned.then, after.then) == (None, None)
+    assert draft is not None
+    for then in (draft.then, urgent.then):
+        assert then is not None
+        assert then.version.name == "painter@1"
+        back = {one.path: (one.before, one.after) for one in then.change.prices}
+        assert back["credits.large"] == (large + 5, large)
+        assert back["credits.small"][1] == 8
+
+
+def test_a_file_to_import_and_an_entry_may_name_a_family_of_the_file() -> None:
+    files = read_files(CONFIG, providers=_shipped_providers())
+    short = {"type": "image", "title": "Short", "family": "image"}
+
+    with pytest.raises(InvalidParameter, match="import.yaml:2"):
+        read_import(files, "models:\n  gpt-image-2: {family: image}\n")
+    with pytest.raises(InvalidParameter, match="models.short"):
+        read_entry(files, "short", short)
+
+
+@dataclass
+class Counted:
+    """Counts the lines of Python that run, which no noise of the machine changes."""
+
+    lines: int = 0
+
+    def __call__(self, frame: object, event: str, argument: object) -> Counted:
+        self.lines += 1
+        return self
+
+
+def test_reading_an_entry_takes_time_by_its_length_and_not_by_its_square() -> None:
+    files = read_files(CONFIG, providers=_shipped_providers())
+    steps = []
+    for parts in (200, 400, 800):
+        text = yaml.safe_dump({"title": "Big", **{f"field_{n}": {"a": n} for n in range(parts)}})
+        counted, before = Counted(), sys.gettrace()
+        sys.settrace(counted)
+        try:
+            with pytest.raises(InvalidParameter):
+                read_entry(files, "big", text)
+        finally:
+            sys.settrace(before)
+        steps.append(counted.lines)
+
+    assert steps[2] - steps[1] < 2.5 * (steps[1] - steps[0])
+
+
+def test_an_entry_longer_than_any_is_refused_before_it_is_read() -> None:
+    with pytest.raises(InvalidParameter, match="100000 characters"):
+        read_entry(read_files(CONFIG, providers=_shipped_providers()), "big", "a: b\n" * 25_000)

@@ -10,7 +10,8 @@ from app.api.v1.wire import Wire, find_unix, unix
 from app.catalog.exchange import Import, ModelChange, dump
 from app.catalog.prices import PriceField
 from app.catalog.simulate import ExampleQuote, Simulation
-from app.catalog.states import ListedVersion, ModelState
+from app.catalog.states import ModelState
+from app.catalog.takeover import ListedVersion, Takeover
 from app.requests import Operation
 
 Json = dict[str, Any]
@@ -75,6 +76,51 @@ class ManagedModelList(Wire):
     data: list[ManagedModel]
 
 
+class PriceChange(Wire):
+    path: str
+    label: str
+    before: int | None
+    after: int | None
+
+
+class ModelChangeObject(Wire):
+    model: str
+    change: Literal["added", "changed", "withdrawn"]
+    fields: list[str]
+    before: Json
+    after: Json
+    prices: list[PriceChange]
+
+    @classmethod
+    def of(cls, change: ModelChange) -> ModelChangeObject:
+        return cls(
+            model=change.model,
+            change=change.change,
+            fields=list(change.fields),
+            before=dict(change.before),
+            after=dict(change.after),
+            prices=[
+                PriceChange(path=price.path, label=price.label, before=price.before, after=price.after)
+                for price in change.prices
+            ],
+        )
+
+
+class TakeoverObject(Wire):
+    version: str
+    """The name of the version that begins then."""
+    effective_from: int
+    change: ModelChangeObject
+    """What it changes in what was made here: a version holds a whole entry."""
+
+    @classmethod
+    def of(cls, then: Takeover) -> TakeoverObject:
+        at = then.version.effective_from
+        if at is None:
+            raise ValueError("the file's version takes over from nothing")
+        return cls(version=then.version.name, effective_from=unix(at), change=ModelChangeObject.of(then.change))
+
+
 class ModelVersionObject(Wire):
     object: Literal["model_version"] = "model_version"
     name: str
@@ -90,6 +136,8 @@ class ModelVersionObject(Wire):
     cancelled_at: int | None
     cancelled_by: str | None
     entry: Json | None
+    then: TakeoverObject | None
+    """Of a version just made: what is planned already and takes over from it; null: nothing."""
 
     @classmethod
     def of(cls, listed: ListedVersion) -> ModelVersionObject:
@@ -107,6 +155,7 @@ class ModelVersionObject(Wire):
             cancelled_at=find_unix(version.cancelled_at),
             cancelled_by=version.cancelled_by,
             entry=None if version.entry is None else dict(version.entry),
+            then=None if listed.then is None else TakeoverObject.of(listed.then),
         )
 
 
@@ -152,36 +201,6 @@ class PriceSimulation(Wire):
             quote=QuoteReply.of(simulation.quote),
             warnings=list(simulation.warnings),
             examples=[PriceExample.of(example) for example in examples],
-        )
-
-
-class PriceChange(Wire):
-    path: str
-    label: str
-    before: int | None
-    after: int | None
-
-
-class ModelChangeObject(Wire):
-    model: str
-    change: Literal["added", "changed", "withdrawn"]
-    fields: list[str]
-    before: Json
-    after: Json
-    prices: list[PriceChange]
-
-    @classmethod
-    def of(cls, change: ModelChange) -> ModelChangeObject:
-        return cls(
-            model=change.model,
-            change=change.change,
-            fields=list(change.fields),
-            before=dict(change.before),
-            after=dict(change.after),
-            prices=[
-                PriceChange(path=price.path, label=price.label, before=price.before, after=price.after)
-                for price in change.prices
-            ],
         )
 
 

@@ -199,7 +199,7 @@ async def create_version(
     actor: AdminActor,
     versions: VersionsDep,
     model: ModelName,
-    body: Annotated[ModelVersionCreate, Depends(reads(ModelVersionCreate))],
+    body: Annotated[ModelVersionCreate, Depends(reads(ModelVersionCreate, creates=True))],
 ) -> Response:
     made = await versions.add(
         model,
