@@ -32,6 +32,7 @@ SESSION = {
     "statement_timeout": "5s",
     "idle_in_transaction_session_timeout": "10s",
     "synchronous_commit": "on",
+    "jit": "off",  # half a second of compiling, for statements that read a page
     "application_name": "mediagate",
     # The server notices a client that is gone without a word, and gives back its locks. Ignored on unix sockets.
     "tcp_keepalives_idle": "30",
@@ -164,6 +165,42 @@ async def once(engine: AsyncEngine, sql: str, arguments: tuple[Any, ...] = ()) -
         return list(result.mappings()) if result.returns_rows else []
 
 
+@asynccontextmanager
+async def only_one(engine: AsyncEngine, lock: int) -> AsyncIterator[bool]:
+    """Let one process in at a time, False for the others; the lock goes with its connection, however it ends."""
+    async with connected(engine) as connection:
+        connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        is_ours = (await connection.exec_driver_sql("SELECT pg_try_advisory_lock($1)", (lock,))).scalar_one()
+        try:
+            yield is_ours
+        finally:
+            if is_ours:
+                await connection.exec_driver_sql("SELECT pg_advisory_unlock($1)", (lock,))
+
+
+class Where:
+    """Conditions and their arguments: only those that were asked for, so that each can use its index."""
+
+    def __init__(self, before: Where | None = None) -> None:
+        """``before``: a statement's earlier conditions, whose arguments come first."""
+        self.where: list[str] = []
+        self.arguments: list[object] = [] if before is None else list(before.arguments)
+
+    def add(self, condition: str, value: object) -> None:
+        """Add a condition on ``value``, which stands where it has ``{}``; None asks for nothing."""
+        if value is not None:
+            self.where.append(condition.format(self.number(value)))
+
+    def number(self, value: object) -> str:
+        """Add an argument alone and return how the statement names it."""
+        self.arguments.append(value)
+        return f"${len(self.arguments)}"
+
+    @property
+    def sql(self) -> str:
+        return " AND ".join(self.where) or "true"
+
+
 def containing(text: str | None) -> str | None:
     """Return the LIKE pattern of whatever holds ``text``, capitals aside; None for nothing."""
     text = (text or "").replace("\0", "").strip().lower()
@@ -225,12 +262,24 @@ async def retried(work: Callable[[], Awaitable[T]]) -> T:
     raise AssertionError("unreachable")
 
 
-async def read(engine: AsyncEngine, sql: str, arguments: tuple[Any, ...] = ()) -> list[Any]:
-    """Run one statement that changes nothing, again where `retried` would. Raises: DatabaseUnavailable."""
+async def read(
+    engine: AsyncEngine, sql: str, arguments: tuple[Any, ...] = (), *, is_planned_anew: bool = False
+) -> list[Any]:
+    """Run one statement that changes nothing, again where `retried` would. Raises: DatabaseUnavailable.
+
+    ``is_planned_anew``: for these very arguments, where how much they match decides which index is right. Else a
+    connection keeps one plan for all of them, after the fifth.
+    """
     try:
-        return await retried(lambda: once(engine, sql, arguments))
+        return await retried(lambda: (_planned_anew if is_planned_anew else once)(engine, sql, arguments))
     except OutcomeUnknown as error:  # there is no outcome
         raise DatabaseUnavailable(error.message, retry_after_s=error.retry_after_s) from error.__cause__
+
+
+async def _planned_anew(engine: AsyncEngine, sql: str, arguments: tuple[Any, ...]) -> list[Any]:
+    async with transaction(engine) as connection:
+        await connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_custom_plan")
+        return list((await connection.exec_driver_sql(sql, arguments)).mappings())
 
 
 async def until_done(work: Callable[[], Awaitable[T]]) -> T:

@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.db import read
+from app.db import Where, read
 from app.errors import InvalidParameter
 from app.spreadsheets import csv_text
 from app.values import Credits, task_public_id
 
 MAX_PAGE = 1000
+SLACK = 1000
 
 By = Literal["day", "model", "key"]
 Split = Literal["model", "key"]
@@ -108,13 +109,27 @@ class Statements:
 
     async def search(self, wanted: LedgerSearch) -> tuple[list[Entry], bool]:
         """Return one page of lines, newest first, and whether there are more. Raises: InvalidParameter."""
-        kinds = None if wanted.kinds is None else list(wanted.kinds)
+        kinds = None if wanted.kinds is None else sorted(set(wanted.kinds))
         if unknown := sorted(set(kinds or ()) - set(KINDS)):
             raise InvalidParameter(f"There is no kind '{unknown[0][:50]}': {', '.join(KINDS)}.", param="kind")
+        where = Where()
+        where.add("x.account_id = {}", wanted.account_id)
+        where.add("x.seq < {}", wanted.after)
+        # Lines are numbered in the order of time, but for transactions that ran at once.
+        where.add(f"x.seq >= ({_FIRST_SINCE}) - {SLACK}", wanted.since)
+        where.add(f"x.seq <= ({_LAST_UNTIL}) + {SLACK}", wanted.until)
+        where.add("x.created_at >= {}", wanted.since)
+        where.add("x.created_at < {}", wanted.until)
+        lines = [_LINES.format(where=where.sql, limit=wanted.limit + 1)]
+        if kinds is not None:  # in words, not as arguments: so the planner sees which index is of them alone
+            lines = [
+                _LINES.format(where=f"{where.sql} AND x.kind = '{kind}'", limit=wanted.limit + 1) for kind in kinds
+            ]
         rows = await read(
             self._engine,
-            _LEDGER,
-            (wanted.account_id, wanted.after, wanted.limit + 1, kinds, wanted.since, wanted.until),
+            _LEDGER.format(lines=" UNION ALL ".join(lines), limit=wanted.limit + 1),
+            tuple(where.arguments),
+            is_planned_anew=True,
         )
         return [_entry(row) for row in rows[: wanted.limit]], len(rows) > wanted.limit
 
@@ -126,7 +141,7 @@ class Statements:
         if by not in _USAGE:
             raise InvalidParameter("'by' must be one of: day, model, key.", param="by")
         _check_period(start, end)
-        rows = await read(self._engine, _USAGE[by], (account_id, start, end))
+        rows = await read(self._engine, _USAGE[by], (account_id, start, end), is_planned_anew=True)
         return [UsageRow(row["group"], row["tasks"], row["credits"]) for row in rows]
 
     async def daily_usage(
@@ -139,7 +154,7 @@ class Statements:
         if split not in _SPLITS:
             raise InvalidParameter("'split' must be one of: model, key.", param="split")
         _check_period(start, end)
-        rows = await read(self._engine, _DAILY.format(group=_SPLITS[split]), (account_id, start, end))
+        rows = await read(self._engine, _DAILY[split], (account_id, start, end), is_planned_anew=True)
         return [UsageCell(row["day"], row["group"], row["tasks"], row["credits"]) for row in rows]
 
     async def lots(self, account_id: int) -> Sequence[Lot]:
@@ -205,38 +220,39 @@ def _entry(row: Any) -> Entry:
 _LEDGER = """
 SELECT l.seq, l.kind, l.amount, l.balance, l.task_id, t.model, t.operation,
        coalesce(l.api_key_id, t.api_key_id) AS key_id, l.external_ref, l.note, l.actor, l.created_at
-  FROM ledger l LEFT JOIN tasks t ON t.id = l.task_id
- WHERE l.account_id = $1 AND ($2::bigint IS NULL OR l.seq < $2)
-   AND ($4::text[] IS NULL OR l.kind = ANY($4))
-   AND ($5::timestamptz IS NULL OR l.created_at >= $5) AND ($6::timestamptz IS NULL OR l.created_at < $6)
- ORDER BY l.seq DESC LIMIT $3"""
+  FROM (SELECT * FROM ({lines}) y ORDER BY y.seq DESC LIMIT {limit:d}) l LEFT JOIN tasks t ON t.id = l.task_id
+ ORDER BY l.seq DESC"""
+_LINES = "(SELECT x.* FROM ledger x WHERE {where} ORDER BY x.seq DESC LIMIT {limit:d})"
+# Compared as pairs: by the account's own index alone, never through everybody's lines of that time.
+_FIRST_SINCE = """
+SELECT CASE y.account_id WHEN $1 THEN y.seq END FROM ledger y WHERE (y.account_id, y.created_at) >= ($1, {})
+ ORDER BY y.account_id, y.created_at LIMIT 1"""
+_LAST_UNTIL = """
+SELECT CASE y.account_id WHEN $1 THEN y.seq END FROM ledger y WHERE (y.account_id, y.created_at) < ($1, {})
+ ORDER BY y.account_id DESC, y.created_at DESC LIMIT 1"""
 
 _LOTS = "SELECT remaining, expires_at FROM credit_lots WHERE account_id = $1 AND remaining > 0 ORDER BY expires_at, id"
 
+# A charge and its line in the ledger are written at once, at the same time: the charges come from an index of the tasks
+# alone, so that a year of half a million is not half a million rows. Refunds are few.
+_MOVED = """
+WITH moved AS (
+  SELECT (t.settled_at AT TIME ZONE 'UTC')::date AS day, t.model, t.api_key_id, 1 AS tasks, t.charge AS credits
+    FROM tasks t WHERE t.account_id = $1 AND t.charge > 0 AND t.settled_at >= $2 AND t.settled_at < $3
+   UNION ALL
+  SELECT (l.created_at AT TIME ZONE 'UTC')::date, t.model, t.api_key_id, 0, -l.amount
+    FROM ledger l JOIN tasks t ON t.id = l.task_id
+   WHERE l.account_id = $1 AND l.kind = 'refund' AND l.created_at >= $2 AND l.created_at < $3)"""
+_SUMS = "sum(tasks)::int AS tasks, sum(credits)::bigint AS credits FROM moved"
 _USAGE: dict[str, str] = {
-    "day": """
-SELECT to_char(l.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS group,
-       count(*) FILTER (WHERE l.kind = 'capture') AS tasks, sum(-l.amount)::bigint AS credits
-  FROM ledger l
- WHERE l.account_id = $1 AND l.kind IN ('capture','refund') AND l.created_at >= $2 AND l.created_at < $3
- GROUP BY 1 ORDER BY 1""",
-    "model": """
-SELECT t.model AS group, count(*) FILTER (WHERE l.kind = 'capture') AS tasks, sum(-l.amount)::bigint AS credits
-  FROM ledger l JOIN tasks t ON t.id = l.task_id
- WHERE l.account_id = $1 AND l.kind IN ('capture','refund') AND l.created_at >= $2 AND l.created_at < $3
- GROUP BY 1 ORDER BY credits DESC, 1""",
-    "key": """
-SELECT 'key_' || t.api_key_id AS group, count(*) FILTER (WHERE l.kind = 'capture') AS tasks,
-       sum(-l.amount)::bigint AS credits
-  FROM ledger l JOIN tasks t ON t.id = l.task_id
- WHERE l.account_id = $1 AND l.kind IN ('capture','refund') AND l.created_at >= $2 AND l.created_at < $3
- GROUP BY t.api_key_id ORDER BY credits DESC, t.api_key_id""",
+    "day": f"{_MOVED} SELECT to_char(day, 'YYYY-MM-DD') AS group, {_SUMS} GROUP BY moved.day ORDER BY moved.day",
+    "model": f"{_MOVED} SELECT model AS group, {_SUMS} GROUP BY 1 ORDER BY 3 DESC, 1",
+    "key": f"{_MOVED} SELECT 'key_' || api_key_id AS group, {_SUMS} GROUP BY api_key_id ORDER BY 3 DESC, api_key_id",
 }
 
-_SPLITS = {"model": "t.model", "key": "'key_' || t.api_key_id"}
-_DAILY = """
-SELECT to_char(l.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS day, {group} AS group,
-       count(*) FILTER (WHERE l.kind = 'capture') AS tasks, sum(-l.amount)::bigint AS credits
-  FROM ledger l JOIN tasks t ON t.id = l.task_id
- WHERE l.account_id = $1 AND l.kind IN ('capture','refund') AND l.created_at >= $2 AND l.created_at < $3
- GROUP BY 1, 2 ORDER BY 1, 4 DESC, 2"""
+_SPLITS = {"model": ("model", "model"), "key": ("api_key_id", "'key_' || api_key_id")}
+_DAILY = {
+    split: f"""{_MOVED} SELECT to_char(day, 'YYYY-MM-DD') AS day, {name} AS group, {_SUMS}
+ GROUP BY moved.day, {column} ORDER BY moved.day, 4 DESC, 2"""
+    for split, (column, name) in _SPLITS.items()
+}

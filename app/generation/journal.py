@@ -1,7 +1,8 @@
 """The audit log's reading: who changed what, newest first. Rows are written by `app.journal`, and never change.
 
-A search in the text of rows has no index: it reads `WINDOW` rows at most and says where it stopped, so that each page
-costs about the same however long the log is. The next page goes on from there, also when this one is empty.
+A search looks at `WINDOW` rows at most and says where it stopped, so that each page costs about the same however long
+the log is: those of one target, or of one actor, or, for a text, of all. The next page goes on from there, also when
+this one is empty.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from app import db
 from app.spreadsheets import csv_text
 
 WINDOW = 20_000
-"""Rows that one search in the text looks at."""
+"""Rows that one search looks at."""
+SCATTERED = 5000
+"""Of those of one actor or target: they do not lie beside each other."""
 SLACK = 1000
 """Ids are in the order of time but for transactions that ran at once."""
 
@@ -83,29 +86,49 @@ class AuditLog:
 
     async def page(self, wanted: AuditSearch) -> AuditPage:
         """Return one page of what was done, newest first."""
-        text, after, floor, has_older = db.containing(wanted.q), wanted.after, None, False
-        if text is not None:
+        text, stop, by = db.containing(wanted.q), None, db.Where()
+        if text is None:
+            by.add("x.id < {}", wanted.after)
+            by.add(f"x.id >= ({_FIRST_SINCE}) - {SLACK}", wanted.since)
+            by.add(f"x.id <= ({_LAST_UNTIL}) + {SLACK}", wanted.until)
+        else:
             [bounds] = await db.read(self._engine, _WINDOW, (wanted.after, wanted.since, wanted.until, WINDOW, SLACK))
-            after, floor, has_older = bounds["top"], bounds["floor"], bounds["has_older"]
-        rows = await db.read(
-            self._engine,
-            _SEARCH,
-            (
-                wanted.actor,
-                wanted.action,
-                wanted.target,
-                text,
-                wanted.since,
-                wanted.until,
-                after,
-                wanted.limit + 1,
-                floor,
-            ),
-        )
+            by.add("x.id < {}", bounds["top"])
+            by.add("x.id >= {}", bounds["floor"])
+            stop = bounds["floor"] if bounds["has_older"] else None
+        by.add("x.target = {}", wanted.target)
+        by.add("split_part(x.actor, ' (', 1) = split_part({}::text, ' (', 1)", wanted.actor)
+        but = db.Where(by)
+        but.add("x.at >= {}", wanted.since)
+        but.add("x.at < {}", wanted.until)
+        but.add("x.actor = {}", wanted.actor if " (" in (wanted.actor or "") else None)
+        but.add(_LIKE, text)
+        looks = WINDOW if wanted.actor is None and wanted.target is None else SCATTERED
+        kinds = None if wanted.action is None else await self._kinds(wanted.action)
+        if kinds == []:  # nobody ever did such a thing
+            return AuditPage([], has_more=False, last=None)
+        if text is None and wanted.target is None and wanted.actor is None and kinds is not None:
+            source = _KINDS.format(kinds=but.number(kinds), by=by.sql, limit=wanted.limit + 1, but=but.sql)
+        else:
+            but.add("x.action = ANY({}::text[])", kinds)
+            source = _PART.format(by=by.sql, limit=looks)
+        sql = f"SELECT * FROM ({source}) x WHERE {but.sql} ORDER BY x.id DESC LIMIT {wanted.limit + 1:d}"  # noqa: S608
+        rows = await db.read(self._engine, sql, tuple(but.arguments), is_planned_anew=True)
         found = [_row(row) for row in rows[: wanted.limit]]
-        if len(rows) > wanted.limit or not has_older:
-            return AuditPage(found, len(rows) > wanted.limit, found[-1].id if found else None)
-        return AuditPage(found, has_more=True, last=floor)
+        if len(rows) > wanted.limit:
+            return AuditPage(found, has_more=True, last=found[-1].id)
+        if text is None and but.where:
+            older = await db.read(
+                self._engine, _STOP.format(by=by.sql, looks=looks - 1), tuple(by.arguments), is_planned_anew=True
+            )
+            stop = older[0]["id"] if older else None
+        if stop is not None:
+            return AuditPage(found, has_more=True, last=stop)
+        return AuditPage(found, has_more=False, last=found[-1].id if found else None)
+
+    async def _kinds(self, action: str) -> list[str]:
+        """Return the actions that are meant by one, or by the part before a dot."""
+        return [kind for kind in await self.actions() if f"{kind}.".startswith(f"{action}.")]
 
     async def actions(self) -> list[str]:
         """Return the actions there are, for a list to choose from."""
@@ -153,15 +176,16 @@ def _json(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else value
 
 
-_SEARCH = """
-SELECT id, at, actor, action, target, before, after, request_id FROM audit
- WHERE ($1::text IS NULL OR actor = $1 OR starts_with(actor, $1 || ' ('))
-   AND ($2::text IS NULL OR action = $2 OR starts_with(action, $2 || '.'))
-   AND ($3::text IS NULL OR target = $3)
-   AND ($4::text IS NULL OR lower(actor) LIKE $4 OR lower(target) LIKE $4 OR lower(request_id) LIKE $4
-        OR lower(after::text) LIKE $4 OR lower(before::text) LIKE $4)
-   AND ($5::timestamptz IS NULL OR at >= $5) AND ($6::timestamptz IS NULL OR at < $6)
-   AND ($7::bigint IS NULL OR id < $7) AND ($9::bigint IS NULL OR id >= $9) ORDER BY id DESC LIMIT $8"""
+_LIKE = """(lower(x.actor) LIKE {0} OR lower(x.target) LIKE {0} OR lower(x.request_id) LIKE {0}
+ OR lower(x.after::text) LIKE {0} OR lower(x.before::text) LIKE {0})"""
+_PART = "SELECT * FROM audit x WHERE {by} ORDER BY x.id DESC LIMIT {limit:d}"
+_STOP = "SELECT x.id FROM audit x WHERE {by} ORDER BY x.id DESC OFFSET {looks:d} LIMIT 1"
+# The newest of each action by its index, and then the newest of those.
+_KINDS = """
+SELECT x.* FROM unnest({kinds}::text[]) AS k (action) CROSS JOIN LATERAL
+ (SELECT * FROM audit x WHERE x.action = k.action AND {by} AND {but} ORDER BY x.id DESC LIMIT {limit:d}) x"""
+_FIRST_SINCE = "SELECT y.id FROM audit y WHERE y.at >= {} ORDER BY y.at LIMIT 1"
+_LAST_UNTIL = "SELECT y.id FROM audit y WHERE y.at < {} ORDER BY y.at DESC LIMIT 1"
 
 # Where a search in the text begins and stops, by steps of an index: from the newest row that can match, downwards.
 _WINDOW = """

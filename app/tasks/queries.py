@@ -1,15 +1,11 @@
-"""Reads tasks: the rows as values, one page at a time. Nothing here changes a task.
-
-A search in the prompts has no index: a page of it looks at `WINDOW` tasks of the account at most, so that each costs
-about the same however many there are, and says where it stopped: the next page goes on there, also after an empty one.
-"""
+"""Reads tasks: the rows as values, one page at a time. Nothing here changes a task."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -18,22 +14,28 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import db
 from app.errors import MediagateError, restored
 from app.requests import Operation
-from app.values import first_id, task_public_id
+from app.tasks import lists
+from app.tasks.lists import FINAL, PUBLIC_STATUS, Listing, TaskFilter, TaskSearch
+from app.values import task_public_id
 
-CLOCKS_APART = timedelta(hours=1)
-WINDOW = 5000
-"""Tasks whose prompts one search looks at."""
-FINAL = frozenset({"succeeded", "failed", "cancelled"})
-PUBLIC_STATUS = {
-    "queued": "queued",
-    "submitting": "in_progress",
-    "uncertain": "in_progress",
-    "running": "in_progress",
-    "storing": "in_progress",
-    "succeeded": "completed",
-    "failed": "failed",
-    "cancelled": "cancelled",
-}
+__all__ = [
+    "FINAL",
+    "MOST_AHEAD",
+    "PUBLIC_STATUS",
+    "FoundPage",
+    "FoundTask",
+    "Look",
+    "StoredFile",
+    "TaskFilter",
+    "TaskPage",
+    "TaskQueries",
+    "TaskSearch",
+    "TaskView",
+]
+
+
+MOST_AHEAD = 1000
+"""Who has more before them is told so, and need not know how many: nobody counts a long queue every other second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,17 @@ class StoredFile:
     def is_kept(self, now: datetime) -> bool:
         """Whether it can still be had: from its expiry on it cannot, whenever housekeeping comes round to it."""
         return self.state == "ready" and now < self.expires_at
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What somebody who watches a task sees change."""
+
+    status: str
+    """The internal state."""
+    progress: int
+    is_final: bool
+    is_deleted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +113,10 @@ class TaskView:
         return self.settled_at is not None
 
     @property
+    def look(self) -> Look:
+        return Look(self.status, self.progress, self.is_final, self.deleted_at is not None)
+
+    @property
     def error(self) -> MediagateError | None:
         """Why it failed or was cancelled, as the error a client sees; None otherwise."""
         if self.status == "cancelled":
@@ -120,58 +137,12 @@ class TaskView:
 
 
 @dataclass(frozen=True, slots=True)
-class TaskFilter:
-    """What a list shows. None means any."""
-
-    statuses: Sequence[str] | None = None
-    """Public statuses."""
-    model: str | None = None
-    operations: Sequence[Operation] | None = None
-    after: UUID | None = None
-    limit: int = 20
-    ascending: bool = False
-    key_id: int | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    text: str | None = None
-    """In the prompt, whatever the case of its letters."""
-    is_kept: bool = False
-    """Only tasks with a result that can still be had."""
-
-
-@dataclass(frozen=True, slots=True)
 class TaskPage:
     items: tuple[TaskView, ...]
     has_more: bool
-    """There are more: some that match, or, of a search in the prompts, some that nobody has looked at yet."""
+    """There are more: some that match, or some that nobody has looked at yet."""
     last: UUID | None = None
     """Where the next page goes on: its ``after``."""
-
-
-@dataclass(frozen=True, slots=True)
-class TaskSearch:
-    """What an operator looks for among all tasks. None means any."""
-
-    statuses: Sequence[str] | None = None
-    """Internal states."""
-    model: str | None = None
-    operations: Sequence[Operation] | None = None
-    account_id: int | None = None
-    key_id: int | None = None
-    pool: str | None = None
-    upstream: str | None = None
-    """The account of the pool."""
-    upstream_id: str | None = None
-    """The upstream's id for the job, of any attempt."""
-    client_token: str | None = None
-    reason: str | None = None
-    """Why it failed."""
-    since: datetime | None = None
-    until: datetime | None = None
-    only: UUID | None = None
-    """This one, if the rest is true of it."""
-    after: UUID | None = None
-    limit: int = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +178,15 @@ class FoundTask:
         return PUBLIC_STATUS[self.status]
 
 
+@dataclass(frozen=True, slots=True)
+class FoundPage:
+    """As `TaskPage`, of all accounts."""
+
+    items: tuple[FoundTask, ...]
+    has_more: bool
+    last: UUID | None = None
+
+
 _COLUMNS = """t.id, t.account_id, t.api_key_id, t.operation, t.model, t.pool, t.status, t.progress, t.hold, t.charge,
  t.error_code, t.error_detail, t.request, t.result, t.upstream_id, t.cancel_requested_at, t.created_at, t.started_at,
  t.settled_at, t.deleted_at, t.lease_token,
@@ -231,84 +211,58 @@ class TaskQueries:
         )
         return task_view(rows[0]) if rows else None
 
-    async def page(self, wanted: TaskFilter, *, account_id: int | None) -> TaskPage:
+    async def page(self, wanted: TaskFilter, *, account_id: int) -> TaskPage:
         """Return one page, newest first unless asked otherwise; deleted tasks are left out."""
-        states = None
-        if wanted.statuses is not None:
-            states = [state for state, public in PUBLIC_STATUS.items() if public in wanted.statuses]
-        direction, compare = ("ASC", ">") if wanted.ascending else ("DESC", "<")
-        stop = None if wanted.text is None else await self._stop(wanted, account_id)
-        rows = await db.read(
-            self._engine,
-            f"""SELECT {_COLUMNS} FROM tasks t WHERE t.deleted_at IS NULL
-             AND ($1::bigint IS NULL OR t.account_id = $1) AND ($2::text[] IS NULL OR t.status = ANY($2))
-             AND ($3::text IS NULL OR t.model = $3) AND ($4::text[] IS NULL OR t.operation = ANY($4))
-             AND ($5::uuid IS NULL OR t.id {compare} $5) AND ($7::bigint IS NULL OR t.api_key_id = $7)
-             AND ($8::timestamptz IS NULL OR t.created_at >= $8) AND ($9::timestamptz IS NULL OR t.created_at < $9)
-             AND ($10::text IS NULL OR strpos(lower(t.request->>'prompt'), lower($10)) > 0)
-             AND (NOT $11::boolean OR EXISTS (SELECT 1 FROM files f WHERE f.task_id = t.id AND f.role = 'result'
-               AND f.state = 'ready' AND f.expires_at > clock_timestamp()))
-             AND ($12::uuid IS NULL OR t.id = $12 OR $12 {compare} t.id)
-             ORDER BY t.id {direction} LIMIT $6""",  # noqa: S608 - fixed words
-            (
-                account_id, states, wanted.model, [op.value for op in wanted.operations] if wanted.operations else None,
-                wanted.after, wanted.limit + 1, wanted.key_id, wanted.since, wanted.until,
-                wanted.text, wanted.is_kept, stop,
-            ),
-        )  # fmt: skip
+        listing = lists.of_account(wanted, account_id)
+        rows = await self._rows(listing, f"SELECT {_COLUMNS} FROM tasks t JOIN page p ON p.id = t.id")  # noqa: S608
         views = tuple(task_view(row) for row in rows[: wanted.limit])
-        if len(rows) > wanted.limit or stop is None:
-            return TaskPage(views, len(rows) > wanted.limit, views[-1].id if views else None)
-        return TaskPage(views, has_more=True, last=stop)
+        return TaskPage(views, *await self._end(listing, rows, wanted.limit))
 
-    async def _stop(self, wanted: TaskFilter, account_id: int | None) -> UUID | None:
-        """Return the last task that a search in the prompts looks at; None: there are not that many."""
-        direction, compare = ("ASC", ">") if wanted.ascending else ("DESC", "<")
-        since = None if wanted.since is None else first_id(wanted.since - CLOCKS_APART)
-        until = None if wanted.until is None else first_id(wanted.until + CLOCKS_APART)
-        rows = await db.read(
-            self._engine,
-            f"""SELECT t.id FROM tasks t WHERE t.deleted_at IS NULL AND ($1::bigint IS NULL OR t.account_id = $1)
-             AND ($2::uuid IS NULL OR t.id {compare} $2) AND ($3::uuid IS NULL OR t.id >= $3)
-             AND ($4::uuid IS NULL OR t.id < $4) ORDER BY t.id {direction} OFFSET $5 LIMIT 1""",  # noqa: S608 - fixed words
-            (account_id, wanted.after, since, until, WINDOW - 1),
-        )
-        return UUID(str(rows[0]["id"])) if rows else None
-
-    async def search(self, wanted: TaskSearch) -> tuple[list[FoundTask], bool]:
-        """Return one page of all accounts' tasks, newest first, deleted ones too; and whether there are more."""
-        where, arguments = _conditions(wanted)
-        rows = await db.read(
-            self._engine,
-            f"""SELECT t.id, t.account_id, a.email, t.api_key_id AS key_id, t.operation, t.model, t.pool, t.status,
-              t.hold, t.charge, t.error_code, t.upstream_id, t.attempt_no AS attempts, t.cancel_requested_at,
-              t.created_at, t.started_at, t.settled_at, t.deleted_at
-             FROM tasks t JOIN accounts a ON a.id = t.account_id
-             WHERE {" AND ".join(where) or "true"} ORDER BY t.id DESC LIMIT {wanted.limit + 1:d}""",  # noqa: S608 - our own words
-            tuple(arguments),
-        )
-        found = [
+    async def search(self, wanted: TaskSearch) -> FoundPage:
+        """Return one page of all accounts' tasks, newest first, deleted ones too."""
+        listing = lists.of_all(wanted)
+        rows = await self._rows(listing, _FOUND)
+        found = tuple(
             FoundTask(**{**row, "id": UUID(str(row["id"])), "operation": Operation(row["operation"])})
             for row in rows[: wanted.limit]
-        ]
-        return found, len(rows) > wanted.limit
+        )
+        return FoundPage(found, *await self._end(listing, rows, wanted.limit))
+
+    async def _rows(self, listing: Listing, columns: str) -> list[Any]:
+        sql = f"{listing.page} {columns} ORDER BY t.id {listing.direction}"
+        return await db.read(self._engine, sql, tuple(listing.arguments), is_planned_anew=True)
+
+    async def _end(self, listing: Listing, rows: Sequence[Any], limit: int) -> tuple[bool, UUID | None]:
+        """Return whether there are more than the page shows, and where the next one goes on."""
+        if len(rows) > limit:
+            return True, UUID(str(rows[limit - 1]["id"]))
+        stop = await db.read(self._engine, listing.stop, tuple(listing.stop_arguments), is_planned_anew=True)
+        if stop:
+            return True, UUID(str(stop[0]["id"]))
+        return False, UUID(str(rows[-1]["id"])) if rows else None
 
     async def ahead(self, task_id: UUID) -> int | None:
-        """Return how many wait before a queued task; None when it does not wait."""
+        """Return how many wait before a queued task, and ``MOST_AHEAD`` + 1 for more; None when it does not wait."""
         rows = await db.read(
             self._engine,
-            """SELECT (SELECT count(*) FROM tasks o WHERE o.status = 'queued' AND o.pool = t.pool AND o.rank < t.rank)
-              AS ahead FROM tasks t WHERE t.id = $1 AND t.status = 'queued'""",
-            (task_id,),
+            """SELECT (SELECT count(*) FROM (SELECT FROM tasks o WHERE o.status = 'queued' AND o.pool = t.pool
+                AND o.rank < t.rank LIMIT $2) x) AS ahead FROM tasks t WHERE t.id = $1 AND t.status = 'queued'""",
+            (task_id, MOST_AHEAD + 1),
         )
         return rows[0]["ahead"] if rows else None
 
-    async def settled_among(self, ids: Sequence[UUID]) -> set[UUID]:
-        """Return which of these tasks have ended: one query for all who wait."""
+    async def looks(self, ids: Sequence[UUID]) -> dict[UUID, Look]:
+        """Return how these tasks stand: one query for all who wait. One that is gone is not among them."""
         rows = await db.read(
-            self._engine, "SELECT id FROM tasks WHERE id = ANY($1::uuid[]) AND settled_at IS NOT NULL", (list(ids),)
+            self._engine,
+            """SELECT id, status, progress, settled_at IS NOT NULL AS is_final, deleted_at IS NOT NULL AS is_deleted
+              FROM tasks WHERE id = ANY($1::uuid[])""",
+            (list(ids),),
         )
-        return {UUID(str(row["id"])) for row in rows}
+        return {
+            UUID(str(row["id"])): Look(row["status"], row["progress"], row["is_final"], row["is_deleted"])
+            for row in rows
+        }
 
     async def attempts(self, task_id: UUID) -> list[dict[str, Any]]:
         """Return the task's attempts, oldest first: the operator's timeline."""
@@ -322,41 +276,10 @@ class TaskQueries:
         return [dict(row) for row in rows]
 
 
-def _conditions(wanted: TaskSearch) -> tuple[list[str], list[object]]:
-    """Return the conditions of a search: only those that were asked for, so that each can use its index."""
-    where: list[str] = []
-    arguments: list[object] = []
-
-    def add(condition: str, value: object) -> None:
-        if value is not None:
-            arguments.append(value)
-            where.append(condition.format(f"${len(arguments)}"))
-
-    add("t.status = ANY({}::text[])", None if wanted.statuses is None else list(wanted.statuses))
-    if wanted.statuses is not None:
-        if FINAL.isdisjoint(wanted.statuses):
-            where.append("t.settled_at IS NULL")  # few among many: the index of the open ones finds them
-        if tuple(wanted.statuses) == ("failed",):
-            where.append("t.status = 'failed'")
-    if wanted.reason is not None:
-        where.append("t.status = 'failed'")
-    add("t.error_code = {}", wanted.reason)
-    add("t.model = {}", wanted.model)
-    add("t.operation = ANY({}::text[])", None if wanted.operations is None else [op.value for op in wanted.operations])
-    add("t.account_id = {}", wanted.account_id)
-    add("t.api_key_id = {0} AND t.account_id = (SELECT account_id FROM api_keys WHERE id = {0})", wanted.key_id)
-    add("t.pool = {}", wanted.pool)
-    add("split_part(t.pool, '/', 1) = {}", wanted.upstream)
-    add("t.id IN (SELECT task_id FROM task_attempts WHERE upstream_id = {})", wanted.upstream_id)
-    add("t.id = (SELECT task_id FROM task_attempts WHERE client_token = {})", wanted.client_token)
-    add("t.created_at >= {}", wanted.since)
-    add("t.created_at < {}", wanted.until)
-    # Ids sort by time, by the clock of the process that made them: an hour of tolerance for it.
-    add("t.id >= {}", None if wanted.since is None else first_id(wanted.since - CLOCKS_APART))
-    add("t.id < {}", None if wanted.until is None else first_id(wanted.until + CLOCKS_APART))
-    add("t.id < {}", wanted.after)
-    add("t.id = {}", wanted.only)
-    return where, arguments
+_FOUND = """SELECT t.id, t.account_id, a.email, t.api_key_id AS key_id, t.operation, t.model, t.pool, t.status,
+  t.hold, t.charge, t.error_code, t.upstream_id, t.attempt_no AS attempts, t.cancel_requested_at,
+  t.created_at, t.started_at, t.settled_at, t.deleted_at
+ FROM tasks t JOIN page p ON p.id = t.id JOIN accounts a ON a.id = t.account_id"""
 
 
 def task_view(row: Mapping[str, Any]) -> TaskView:
