@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.accounts.principal import USER_SCOPES, Period
-from app.db import containing, once, read, retried
+from app.db import Where, containing, once, read, retried
 from app.errors import KeyNotFound
 from app.values import Credits
 
@@ -75,6 +75,15 @@ class KeyInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyName:
+    """What tells an account's keys apart in a list."""
+
+    id: int
+    name: str
+    last4: str
+
+
+@dataclass(frozen=True, slots=True)
 class KeySearch:
     """What somebody looks for among keys. None means any; the console's own keys are never among them."""
 
@@ -101,10 +110,34 @@ async def list_keys(engine: AsyncEngine, account_id: int | None) -> Sequence[Key
     return [_info(row) for row in rows if not row["is_console"]]
 
 
+async def key_names(engine: AsyncEngine, account_id: int, of: Collection[int] | None) -> Sequence[KeyName]:
+    """Return the account's keys, or those of these numbers, newest first; dead ones too, never the console's own."""
+    sql, arguments = (_NAMES, (account_id,)) if of is None else (_NAMES_OF, (account_id, list(of)))
+    return [KeyName(**row) for row in await read(engine, sql, arguments)]
+
+
+async def has_keys(engine: AsyncEngine, account_id: int) -> bool:
+    """Whether the account ever made a key itself."""
+    return bool(await read(engine, _HAS_KEYS, (account_id,)))
+
+
 async def search_keys(engine: AsyncEngine, wanted: KeySearch) -> tuple[Sequence[KeyInfo], bool]:
     """Return one page of keys, newest first, dead ones too; and whether there are more."""
-    part, number = containing(wanted.q), None if wanted.q is None else find_key_id(wanted.q.strip())
-    rows = await read(engine, _SEARCH, (part, number, wanted.account_id, wanted.state, wanted.after, wanted.limit + 1))
+    where = Where()
+    where.where.append("NOT k.is_console")
+    if wanted.state is not None:
+        where.where.append(_STATES[wanted.state])
+    where.add("k.account_id = {}", wanted.account_id)
+    where.add("k.id < {}", wanted.after)
+    some = f"{where.sql} ORDER BY k.id DESC LIMIT {wanted.limit + 1:d}"
+    found = f"SELECT k.id FROM api_keys k WHERE {some}"  # noqa: S608 - our own words
+    if (part := containing(wanted.q)) is not None:
+        words = (wanted.q or "").strip()
+        found = _NAMED.format(
+            pattern=where.number(part), word=where.number(words), id=where.number(find_key_id(words)), some=some
+        )
+    sql = _SEARCH.format(found=found, limit=wanted.limit + 1)
+    rows = await read(engine, sql, tuple(where.arguments), is_planned_anew=True)
     return [_info(row) for row in rows[: wanted.limit]], len(rows) > wanted.limit
 
 
@@ -147,12 +180,25 @@ SELECT k.*, {_STATE} AS state, a.email, b.limit_amount, b.period, b.held, b.in_f
 _INFO = f"""{_COLUMNS}
  WHERE ($1::bigint IS NULL OR k.id = $1) AND ($2::bigint IS NULL OR k.account_id = $2) ORDER BY k.id"""
 
+_NAMES = "SELECT id, name, last4 FROM api_keys WHERE account_id = $1 AND NOT is_console ORDER BY id DESC"
+_NAMES_OF = """
+SELECT id, name, last4 FROM api_keys WHERE account_id = $1 AND id = ANY($2::bigint[]) AND NOT is_console
+ ORDER BY id DESC"""
+_HAS_KEYS = "SELECT 1 FROM api_keys WHERE account_id = $1 AND NOT is_console LIMIT 1"
+
+# In words, not as arguments: so the planner sees which index is of them alone.
+_STATES: Mapping[KeyState, str] = {
+    "live": "k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())",
+    "revoked": "k.revoked_at IS NOT NULL",
+    "expired": "k.revoked_at IS NULL AND k.expires_at <= now()",
+}
+# Each by an index of its own; all at once, by none.
+_NAMED = """(SELECT k.id FROM api_keys k WHERE lower(k.name) LIKE {pattern} AND {some})
+UNION (SELECT k.id FROM api_keys k WHERE lower(k.last4) = lower({word}::text) AND {some})
+UNION (SELECT k.id FROM accounts a JOIN api_keys k ON k.account_id = a.id
+        WHERE lower(a.email) LIKE {pattern} AND {some})
+UNION (SELECT k.id FROM api_keys k WHERE k.id = {id}::bigint AND {some})"""
 # The page is chosen first: what the budgets' sums cost is paid for its rows alone.
 _SEARCH = f"""
-WITH page AS MATERIALIZED (
-  SELECT k.id FROM api_keys k JOIN accounts a ON a.id = k.account_id
-   WHERE NOT k.is_console AND ($1::text IS NULL OR lower(k.name) LIKE $1 OR lower(a.email) LIKE $1
-           OR lower(k.last4) LIKE $1 OR k.id = $2::bigint)
-     AND ($3::bigint IS NULL OR k.account_id = $3) AND ($4::text IS NULL OR {_STATE} = $4)
-     AND ($5::bigint IS NULL OR k.id < $5) ORDER BY k.id DESC LIMIT $6)
+WITH found AS ({{found}}), page AS MATERIALIZED (SELECT id FROM found ORDER BY id DESC LIMIT {{limit:d}})
 {_COLUMNS} JOIN page ON page.id = k.id ORDER BY k.id DESC"""  # noqa: S608 - our own words

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -10,7 +10,17 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.accounts.key_info import KeyInfo, KeySearch, key_info, key_public_id, list_keys, search_keys
+from app.accounts.key_info import (
+    KeyInfo,
+    KeyName,
+    KeySearch,
+    has_keys,
+    key_info,
+    key_names,
+    key_public_id,
+    list_keys,
+    search_keys,
+)
 from app.accounts.news import tell
 from app.accounts.pepper import Pepper
 from app.accounts.principal import (
@@ -262,6 +272,14 @@ class Keys:
     async def list(self, account_id: int | None = None) -> Sequence[KeyInfo]:
         """Return the keys of one account, or of all, oldest first; revoked ones too."""
         return await list_keys(self._engine, account_id)
+
+    async def names(self, account_id: int, *, of: Collection[int] | None = None) -> Sequence[KeyName]:
+        """Return an account's keys, or those of these numbers, newest first; dead ones too."""
+        return await key_names(self._engine, account_id, of)
+
+    async def has_any(self, account_id: int) -> bool:
+        """Whether an account ever made a key itself."""
+        return await has_keys(self._engine, account_id)
 
     async def search(self, wanted: KeySearch) -> tuple[Sequence[KeyInfo], bool]:
         """Return one page of keys, newest first, dead ones too; and whether there are more."""

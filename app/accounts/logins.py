@@ -35,6 +35,15 @@ class Identity:
     seen_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """Whose password was right, and since when it is theirs: a session is opened for as long as it still is."""
+
+    account_id: int
+    password_at: datetime
+    """A hash that is renewed leaves it as it is."""
+
+
 class Logins:
     """Passwords by account. ``now`` is for tests: without it, the database's clock counts."""
 
@@ -42,8 +51,8 @@ class Logins:
         self._engine = engine
         self._passwords = passwords
 
-    async def sign_in(self, email: str, password: str, *, peer: str | None, now: datetime | None = None) -> int:
-        """Return whose e-mail and password these are.
+    async def sign_in(self, email: str, password: str, *, peer: str | None, now: datetime | None = None) -> SignedIn:
+        """Return whose e-mail and password these are. Another password may be theirs by the time that this is read.
 
         Unknown, closed and without a password take as long as a wrong one, and are told the same. Raises:
         WrongPassword, TooManyTries, Overloaded.
@@ -59,7 +68,7 @@ class Logins:
         stored: str | None = rows[0]["hash"] if rows else None
         if not await self._passwords.verify(stored, password) or stored is None:
             raise WrongPassword
-        account_id: int = rows[0]["account_id"]
+        found = SignedIn(rows[0]["account_id"], rows[0]["changed_at"])
         renewed = await self._passwords.hash(password) if self._passwords.is_outdated(stored) else None
 
         async def work() -> None:
@@ -68,10 +77,10 @@ class Logins:
                 await tries.forget(connection, marks[1:], wholly=False)
                 await connection.exec_driver_sql(_REMEMBER_PLACE, (person.digest, now))
                 if renewed is not None:
-                    await connection.exec_driver_sql(_RENEW, (account_id, stored, renewed))
+                    await connection.exec_driver_sql(_RENEW, (found.account_id, stored, renewed))
 
         await retried(work)
-        return account_id
+        return found
 
     async def has_password(self, account_id: int) -> bool:
         return bool(await read(self._engine, _HASH, (account_id,)))
@@ -168,7 +177,7 @@ def _is_text(email: str) -> bool:
 
 
 _BY_EMAIL = """
-SELECT p.account_id, p.hash FROM passwords p JOIN accounts a ON a.id = p.account_id
+SELECT p.account_id, p.hash, p.changed_at FROM passwords p JOIN accounts a ON a.id = p.account_id
  WHERE lower(a.email) = lower($1) AND a.state <> 'closed'"""
 # The mark names a person and a place, as a hash of both.
 _KNOWN_PLACE = (

@@ -12,20 +12,24 @@ import json
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as NotBase64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.accounts import tries
+from app.accounts.logins import FORGET_OF_A_SOURCE, FREE_TRIES_OF_A_SOURCE
 from app.accounts.oidc_provider import OidcProvider, Person
 from app.accounts.registration import Registration
+from app.accounts.sessions import end_links
+from app.accounts.strangers import source_of
+from app.accounts.tries import Mark
 from app.db import once, retried, transaction
-from app.errors import MediagateError, SignInRefused
+from app.errors import AccountExists, MediagateError, SignInRefused
 from app.journal import Actor, note
 from app.sealing import NONCE_BYTES, Sealed, SecretBox
 from app.values import utcnow
@@ -96,12 +100,17 @@ class Oidc:
         text = urlsafe_b64encode(sealed.nonce + sealed.ciphertext).decode("ascii")
         return Begun(url, f"{sealed.key_id}.{text}")
 
-    async def finish(self, cookie: str | None, query: Mapping[str, str], *, now: datetime | None = None) -> int:
+    async def finish(
+        self, cookie: str | None, query: Mapping[str, str], *, peer: str | None = None, now: datetime | None = None
+    ) -> int:
         """Return whose account it is that has come back with ``query``; its first time links or makes the account.
 
-        Raises: SignInRefused, SignInUnavailable, InvalidParameter for an e-mail that none can be made of.
+        Each call of the provider is counted as a failed try of ``peer`` until it was none: a place cannot make us ask
+        it without end.
+
+        Raises: SignInRefused, SignInUnavailable, TooManyTries, InvalidParameter for an e-mail that none can be made of.
         """
-        now = now or utcnow()
+        asked_at, now = now, now or utcnow()
         begun = self._opened(cookie)
         if not hmac.compare_digest(begun["state"].encode(), query.get("state", "").encode("utf-8", "replace")):
             raise _again()
@@ -110,13 +119,16 @@ class Oidc:
         await self._use_up(begun)
         if "code" not in query:  # the person said no, or the provider did
             raise SignInRefused("The sign-in was not completed. Start it again.")
+        source = source_of(peer)
+        marks = [Mark(f"oidc {source}", FREE_TRIES_OF_A_SOURCE, FORGET_OF_A_SOURCE)] if source else []
+        await retried(lambda: self._count(marks, asked_at))
         person = await self._provider.redeem(
             query["code"], verifier=begun["verifier"], redirect_uri=self._redirect_uri, nonce=begun["nonce"], now=now
         )
         try:
-            return await retried(lambda: self._account_of(person))
-        except IntegrityError:  # the same person, twice at once: the other has made it
-            return await retried(lambda: self._account_of(person))
+            return await retried(lambda: self._account_of(person, marks))
+        except AccountExists:  # made this moment: by an administrator, or for somebody else with this e-mail
+            return await retried(lambda: self._account_of(person, marks))
 
     def _opened(self, cookie: str | None) -> dict[str, Any]:
         """Raises: SignInRefused, for a cookie that is not there, or not ours."""
@@ -135,16 +147,31 @@ class Oidc:
         if not await once(self._engine, _USE_STATE, (mark, VALID)):
             raise _again()
 
-    async def _account_of(self, person: Person) -> int:
+    async def _count(self, marks: Sequence[Mark], now: datetime | None) -> None:
         async with transaction(self._engine) as connection:
-            known = (await connection.exec_driver_sql(_KNOWN, (person.issuer, person.subject))).mappings().first()
-            if known is not None:
-                if known["state"] == "closed":
-                    raise SignInRefused("This account is closed.")
-                return int(known["account_id"])
-            if person.email is None:
-                raise SignInRefused("The provider does not vouch for an e-mail address of yours, so none fits here.")
-            return await self._link(connection, person, person.email)
+            await tries.count(connection, marks, now=now)
+
+    async def _account_of(self, person: Person, marks: Sequence[Mark] = ()) -> int:
+        async with transaction(self._engine) as connection:
+            account_id = await self._known(connection, person)
+            if account_id is None:  # the same person, twice at once: the second finds what the first has made
+                await connection.exec_driver_sql(_FIRST_TIME, (f"{person.issuer} {person.subject}",))
+                account_id = await self._known(connection, person)
+            if account_id is None:
+                if person.email is None:
+                    raise SignInRefused(
+                        "The provider does not vouch for an e-mail address of yours, so none fits here."
+                    )
+                account_id = await self._link(connection, person, person.email)
+            await tries.forget(connection, marks, wholly=False)
+            return account_id
+
+    async def _known(self, connection: AsyncConnection, person: Person) -> int | None:
+        """Raises: SignInRefused, where the account is closed."""
+        known = (await connection.exec_driver_sql(_KNOWN, (person.issuer, person.subject))).mappings().first()
+        if known is not None and known["state"] == "closed":
+            raise SignInRefused("This account is closed.")
+        return None if known is None else int(known["account_id"])
 
     async def _link(self, connection: AsyncConnection, person: Person, email: str) -> int:
         """Tie a person to the account of their e-mail, or to a new one. Raises: SignInRefused, AccountExists."""
@@ -167,6 +194,7 @@ class Oidc:
             account_id = await self._registration.open_account(connection, email, person.name, actor=actor)
         else:
             account_id = int(found["id"])
+            await end_links(connection, account_id)  # who has a way in now needs none of those sent before
         await connection.exec_driver_sql(_REMEMBER, (person.issuer, person.subject, account_id))
         after = {"issuer": person.issuer, "subject": person.subject}
         await note(connection, actor, "account.identity", f"account:{account_id}", after=after)
@@ -183,6 +211,7 @@ ON CONFLICT DO NOTHING RETURNING state_hash"""
 _KNOWN = """
 UPDATE identities i SET seen_at = now() FROM accounts a
  WHERE i.issuer = $1 AND i.subject = $2 AND a.id = i.account_id RETURNING i.account_id, a.state"""
+_FIRST_TIME = "SELECT pg_advisory_xact_lock(hashtextextended($1::text, 0))"
 _BY_EMAIL = """
 SELECT id, state, is_self_registered,
        EXISTS (SELECT FROM identities i WHERE i.account_id = a.id AND i.issuer = $2) AS is_linked

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,8 +17,8 @@ import aiohttp
 import structlog
 from authlib.oidc.core import CodeIDToken
 from joserfc import jwt
-from joserfc.errors import InvalidKeyIdError, JoseError
-from joserfc.jwk import KeySet
+from joserfc.errors import BadSignatureError, InvalidKeyIdError, JoseError
+from joserfc.jwk import Key, KeySet, import_key
 from pydantic import SecretStr
 
 from app.errors import SignInRefused, SignInUnavailable
@@ -32,6 +33,7 @@ KEEP = timedelta(hours=1)
 NEW_KEYS_EVERY = timedelta(minutes=1)
 LEEWAY_S = 60
 SUFFIX = "/.well-known/openid-configuration"
+IN_HEADER, IN_BODY = "client_secret_basic", "client_secret_post"
 ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
 
 
@@ -53,7 +55,12 @@ class _Document:
     token_endpoint: str
     jwks_uri: str
     userinfo_endpoint: str | None
-    sends_secret_in_body: bool
+    takes_secret_by: tuple[str, ...]
+    """The ways it knows, ours first: ``client_secret_basic`` is what the standard assumes."""
+
+
+class _NotTheClient(Exception):
+    """The provider does not take us for its client, or not this way: ``invalid_client``."""
 
 
 class OidcProvider:
@@ -63,6 +70,8 @@ class OidcProvider:
         self.issuer = issuer
         self.client_id = client_id
         self._secret = client_secret
+        self._refused_by: set[str | None] = set()
+        """Ways to send our secret that the provider knows, and not from us: it registers each client with one."""
         self._http: aiohttp.ClientSession | None = None
         self._document: _Document | None = None
         self._keys: KeySet | None = None
@@ -86,12 +95,7 @@ class OidcProvider:
             "code_verifier": verifier,
             "client_id": self.client_id,
         }
-        auth = None
-        if self._secret is not None and document.sends_secret_in_body:
-            form["client_secret"] = self._secret.get_secret_value()
-        elif self._secret is not None:
-            auth = aiohttp.encode_basic_auth(quote_plus(self.client_id), quote_plus(self._secret.get_secret_value()))
-        answer = await self._call("POST", document.token_endpoint, data=form, authorization=auth)
+        answer = await self._exchange(document, form)
         token = answer.get("id_token")
         if not isinstance(token, str):
             raise self._refused("its answer holds no ID token")
@@ -100,14 +104,32 @@ class OidcProvider:
         if "email" not in claims and document.userinfo_endpoint is not None and isinstance(access, str):
             more = await self._call("GET", document.userinfo_endpoint, authorization=f"Bearer {access}")
             if more.get("sub") == claims["sub"]:  # of another person otherwise
-                claims = {**more, **claims}
+                claims = {**more, **claims, "email_verified": more.get("email_verified")}  # of that e-mail
         return self._person(claims)
+
+    async def _exchange(self, document: _Document, form: Mapping[str, str]) -> dict[str, Any]:
+        """Send a code with our secret. A provider that does not take us that way has not looked at the code yet."""
+        ways: list[str | None] = sorted(document.takes_secret_by, key=self._refused_by.__contains__)
+        for way in [None] if self._secret is None else ways:
+            try:
+                return await self._call("POST", document.token_endpoint, **self._proved(form, way))
+            except _NotTheClient:
+                self._refused_by.add(way)
+        self._refused_by.clear()
+        raise self._refused("it knows neither our client nor its secret")
+
+    def _proved(self, form: Mapping[str, str], way: str | None) -> dict[str, Any]:
+        secret = "" if self._secret is None else self._secret.get_secret_value()
+        if way == IN_HEADER:
+            basic = aiohttp.encode_basic_auth(quote_plus(self.client_id), quote_plus(secret))
+            return {"data": form, "authorization": basic}
+        return {"data": {**form, "client_secret": secret} if way == IN_BODY else form}
 
     async def _claims(self, token: str, *, nonce: str, access_token: object, now: datetime) -> Mapping[str, Any]:
         try:
             try:
                 signed = jwt.decode(token, await self._key_set(now), algorithms=ALGORITHMS)
-            except InvalidKeyIdError:  # signed with a key that we have not seen yet
+            except (InvalidKeyIdError, BadSignatureError):  # signed with a key that we have not seen yet
                 signed = jwt.decode(token, await self._key_set(now, are_missing_one=True), algorithms=ALGORITHMS)
             claims = CodeIDToken(
                 signed.claims,
@@ -126,7 +148,8 @@ class OidcProvider:
             claims.validate(now=int(now.timestamp()), leeway=LEEWAY_S)
         except (JoseError, ValueError, TypeError) as error:
             raise self._refused(f"its ID token does not hold: {type(error).__name__} {error}") from error
-        if not isinstance(claims.get("sub"), str) or not 1 <= len(claims["sub"]) <= 255:
+        subject = claims.get("sub")
+        if not isinstance(subject, str) or not 1 <= len(subject) <= 255 or not subject.isprintable():
             raise self._refused("its ID token names nobody")
         return dict(claims)
 
@@ -137,7 +160,7 @@ class OidcProvider:
         return Person(
             issuer=self.issuer,
             subject=claims["sub"],
-            email=email if isinstance(email, str) else None,
+            email=email if isinstance(email, str) and _is_plain(email) else None,
             name="".join(letter for letter in name if letter.isprintable())[:100] if isinstance(name, str) else "",
         )
 
@@ -152,14 +175,14 @@ class OidcProvider:
         for name in ENDPOINTS:
             if not isinstance(found.get(name), str) or not self._may_call(found[name]):
                 raise self._unavailable(f"its document has no usable {name}")
-        methods, userinfo = found.get("token_endpoint_auth_methods_supported"), found.get("userinfo_endpoint")
+        userinfo = found.get("userinfo_endpoint")
         self._document = _Document(
             read_at=now,
             authorization_endpoint=found["authorization_endpoint"],
             token_endpoint=found["token_endpoint"],
             jwks_uri=found["jwks_uri"],
             userinfo_endpoint=userinfo if isinstance(userinfo, str) and self._may_call(userinfo) else None,
-            sends_secret_in_body=isinstance(methods, list) and "client_secret_basic" not in methods,
+            takes_secret_by=_ways(found.get("token_endpoint_auth_methods_supported")),
         )
         return self._document
 
@@ -170,7 +193,7 @@ class OidcProvider:
         if self._keys is None or age is None or age >= limit:
             found = await self._call("GET", (await self._discovered(now)).jwks_uri)
             try:
-                self._keys = KeySet.import_key_set({"keys": _usable(found.get("keys"))})
+                self._keys = KeySet(_usable(found.get("keys")))
             except (JoseError, ValueError, TypeError) as error:
                 raise self._unavailable(f"its keys cannot be read: {type(error).__name__}") from error
             self._keys_read_at = now
@@ -199,14 +222,17 @@ class OidcProvider:
                 status = answer.status
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise self._unavailable(type(error).__name__) from error
-        if 400 <= status < 500 and method == "POST":
-            raise self._refused(f"it answers {status} to the code")
-        if status != 200:
-            raise self._unavailable(f"it answers {status}")
         try:
             document = json.loads(body)
         except (ValueError, RecursionError):
-            raise self._unavailable("its answer is no JSON") from None
+            document = None
+        if 400 <= status < 500 and method == "POST":
+            said = document.get("error") if isinstance(document, dict) else None
+            if said == "invalid_client":
+                raise _NotTheClient
+            raise self._refused(f"it answers {status} to the code: {str(said)[:100]}")
+        if status != 200:
+            raise self._unavailable(f"it answers {status}")
         if not isinstance(document, dict):
             raise self._unavailable("its answer is no JSON object")
         return document
@@ -220,12 +246,29 @@ class OidcProvider:
         return SignInUnavailable()
 
 
-def _usable(keys: object) -> list[Any]:
+def _ways(methods: object) -> tuple[str, ...]:
+    known = [way for way in (IN_HEADER, IN_BODY) if isinstance(methods, list) and way in methods]
+    return tuple(known) or ((IN_BODY,) if isinstance(methods, list) else (IN_HEADER,))
+
+
+def _usable(keys: object) -> list[Key]:
     """Return the keys for signatures of kinds that we know: a provider may publish others too."""
     if not isinstance(keys, list):
         raise TypeError("no list of keys")
-    return [
-        key
-        for key in keys
-        if isinstance(key, dict) and key.get("kty") in ("RSA", "EC", "OKP") and key.get("use", "sig") == "sig"
-    ]
+    found: list[Key] = []
+    for key in keys:
+        if isinstance(key, dict) and key.get("kty") in ("RSA", "EC", "OKP") and key.get("use", "sig") == "sig":
+            with suppress(JoseError, ValueError, TypeError, KeyError):  # a curve of tomorrow
+                found.append(import_key(key))
+    if not found:
+        raise ValueError("no key for signatures")
+    return found
+
+
+def _is_plain(email: str) -> bool:
+    """Whether it can only be the address it looks like.
+
+    Small and capital letters are one to us, and some foreign capitals have a plain small letter: the sign for Kelvin
+    would be a "k", and its owner somebody else.
+    """
+    return email.isprintable() and all(letter.isascii() or letter == letter.lower() for letter in email)

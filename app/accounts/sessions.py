@@ -20,7 +20,7 @@ from app.accounts.tries import KEEP as KEEP_TRIES
 from app.accounts.tries import KNOWN_FOR
 from app.accounts.users import State, resolved
 from app.db import once, read, retried, transaction
-from app.errors import AccountNotFound
+from app.errors import AccountNotFound, WrongPassword
 from app.journal import Actor, checked_reason, note
 from app.values import Credits
 
@@ -97,10 +97,15 @@ class Sessions:
         """How long a session, and so its cookie, can live."""
         return self._longest
 
-    async def open(self, account_id: int, *, user_agent: str | None, peer: str | None) -> OpenedSession:
+    async def open(
+        self, account_id: int, *, user_agent: str | None, peer: str | None, password_at: datetime | None = None
+    ) -> OpenedSession:
         """Sign an account in, suspended or not. Its oldest sessions end when there are too many.
 
-        Raises: AccountNotFound, also for one that is closed.
+        ``password_at``: who comes by a password comes no further than that one: a new one, committed since it was
+        looked at, has ended all other sessions already, and would not see this one.
+
+        Raises: AccountNotFound, also for one that is closed; WrongPassword.
         """
         token = self._tokens.mint()
         agent = "".join(letter for letter in user_agent or "" if letter.isprintable())[:MOST_AGENT_CHARS]
@@ -108,6 +113,10 @@ class Sessions:
             found = await connection.exec_driver_sql(_LOCK_ACCOUNT, (account_id,))
             if found.first() is None:
                 raise AccountNotFound(f"acct_{account_id}")
+            if password_at is not None:
+                held = await connection.exec_driver_sql(_STILL_THEIRS, (account_id, password_at))
+                if held.first() is None:
+                    raise WrongPassword
             await _need_console_key(connection, account_id)
             await connection.exec_driver_sql(_OPEN, (account_id, token_hash(token), self._longest, agent, peer))
             await connection.exec_driver_sql(_END_SURPLUS, (account_id, PER_ACCOUNT))
@@ -151,9 +160,17 @@ class Sessions:
         await once(self._engine, "DELETE FROM oidc_states WHERE expires_at < now()")
 
     async def close_others(self, account_id: int, *, keep: str | None = None) -> int:
-        """End all sessions of an account but one, and return how many there were."""
-        rows = await retried(lambda: once(self._engine, _CLOSE_OTHERS, (account_id, session_number(keep))))
-        return len(rows)
+        """End all sessions of an account but one, and return how many there were. Links that nobody has used end too:
+        whoever does this fears that somebody else has a way in.
+        """
+
+        async def work() -> int:
+            async with transaction(self._engine) as connection:
+                await end_links(connection, account_id)
+                ended = await connection.exec_driver_sql(_CLOSE_OTHERS, (account_id, session_number(keep)))
+                return len(ended.all())
+
+        return await retried(work)
 
     async def end_all(self, reference: str | int, *, reason: str, actor: Actor) -> int:
         """Sign somebody out everywhere, from this commit on, and return of how many sessions. They may sign in again,
@@ -226,6 +243,8 @@ def _session(row: Any, *, csrf: str = "") -> Session:
 
 
 _LOCK_ACCOUNT = "SELECT 1 FROM accounts WHERE id = $1 AND state <> 'closed' FOR NO KEY UPDATE"
+# Whoever changes it waits for us, or we for them: a change ends the sessions that were opened before it.
+_STILL_THEIRS = "SELECT 1 FROM passwords WHERE account_id = $1 AND changed_at = $2 FOR SHARE"
 _LOCK_NAMED = """
 SELECT id FROM accounts WHERE (id = $1 OR lower(email) = lower($2)) AND state <> 'closed' FOR NO KEY UPDATE"""
 _CONSOLE_KEY = "SELECT id FROM api_keys WHERE account_id = $1 AND is_console"

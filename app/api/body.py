@@ -77,13 +77,7 @@ async def read_body(request: Request, *, settings: Settings, spool: Path) -> Int
 
 def _sent(request: Request, fields: dict[str, Any]) -> Sent:
     """Return how this request is known again. Raises: InvalidParameter for a key that is none, or for two."""
-    header, field = request.headers.get(KEY_HEADER), fields.get("idempotency_key")
-    for name, key in ((KEY_HEADER, header), ("idempotency_key", field)):
-        if key is not None and not (isinstance(key, str) and _KEY.fullmatch(key)):
-            raise InvalidParameter(
-                f"Invalid value for '{name}': {catalog_shown(key)}. Allowed: 1 to 255 printable ASCII characters.",
-                param="idempotency_key",
-            )
+    header, field = header_key(request), _checked_key("idempotency_key", fields.get("idempotency_key"))
     if header is not None and field is not None and header != field:
         raise InvalidParameter(
             f"The header '{KEY_HEADER}' and the field 'idempotency_key' differ. Send one of them.",
@@ -94,6 +88,20 @@ def _sent(request: Request, fields: dict[str, Any]) -> Sent:
         fingerprint=fingerprint(request.method, request.scope.get("path", ""), fields),
         key=header if header is not None else field,
         is_retry=count.isascii() and count.isdigit() and count.strip("0") != "",
+    )
+
+
+def header_key(request: Request) -> str | None:
+    """Return the header's key, if there is one. Raises: InvalidParameter."""
+    return _checked_key(KEY_HEADER, request.headers.get(KEY_HEADER))
+
+
+def _checked_key(name: str, key: Any) -> str | None:
+    if key is None or (isinstance(key, str) and _KEY.fullmatch(key)):
+        return key
+    raise InvalidParameter(
+        f"Invalid value for '{name}': {catalog_shown(key)}. Allowed: 1 to 255 printable ASCII characters.",
+        param="idempotency_key",
     )
 
 

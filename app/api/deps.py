@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Coroutine
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +19,14 @@ from app.accounts.principal import Principal
 from app.api.body import announced_size, read_body, spool_folder
 from app.api.errors import note_task
 from app.api.peer import peer_of
-from app.api.session import SECURE_COOKIE, check_same_origin, has_cookie, principal_of, read_session
+from app.api.session import (
+    SECURE_COOKIE,
+    check_same_origin,
+    check_still_open,
+    has_cookie,
+    principal_of,
+    read_session,
+)
 from app.api.v1.wire import Sign
 from app.errors import InsufficientCredits, MissingApiKey, SessionEnded, TooManyRequests
 from app.generation.turns import resting
@@ -28,6 +36,9 @@ from app.tasks.queries import TaskView
 from app.values import utcnow
 from app.wiring import Services
 
+Check = Callable[[], Awaitable[None]]
+LONGEST_BELIEF_S = 30.0
+"""How long a stream goes on, at most, whose caller may watch no longer."""
 IMAGES_WRITE, VIDEOS_WRITE = "images:write", "videos:write"
 TASKS_READ, FILES_READ, ACCOUNT_READ = "tasks:read", "files:read", "account:read"
 
@@ -97,6 +108,28 @@ async def _of_session(request: Request, services: Services) -> Principal:
         raise SessionEnded
     check_same_origin(request, session)
     return principal_of(session)
+
+
+def get_check(request: Request, services: ServicesDep, credentials: Credentials) -> Check:
+    """Return what a stream asks at each turn: whether its caller may still come in, looked up as often as a key is."""
+    every_s, checked_at = min(services.settings.key_cache_s, LONGEST_BELIEF_S), time.monotonic()
+
+    async def check() -> None:
+        """Raises: SessionEnded; InvalidApiKey, IpNotAllowed."""
+        nonlocal checked_at
+        if time.monotonic() - checked_at < every_s:
+            return
+        checked_at = time.monotonic()
+        if "authorization" not in request.headers:
+            await check_still_open(request, services)
+        elif credentials is not None:
+            peer = peer_of(request, services.settings.proxies)
+            await services.callers.authenticate(credentials.credentials, peer=peer)
+
+    return check
+
+
+CheckDep = Annotated[Check, Depends(get_check)]
 
 
 def _rate_headers(standing: Standing) -> list[tuple[bytes, bytes]]:

@@ -104,6 +104,22 @@ _UPSTREAM: Json = {
     "created_at": CREATED,
     "updated_at": CREATED,
 }
+_UPSTREAM_TEST: Json = {
+    "object": "upstream.test",
+    "upstream": "main-account",
+    "ok": True,
+    "checks": [
+        {"name": name, "ok": True, "outcome": "good", "found": found, "took_ms": took_ms, "missing_models": []}
+        for name, found, took_ms in (
+            ("state", "active", None),
+            ("secret", "Set, and it can be opened.", None),
+            ("routes", "3", None),
+            ("host", "api.vendor.example:443 answers.", 41),
+            ("vendor", "The vendor accepted the secret.", 212),
+            ("models", "The vendor's list has the models of all routes.", None),
+        )
+    ],
+}
 _ENTRY: Json = {
     "title": "GPT Image 2",
     "type": "image",
@@ -126,6 +142,7 @@ _MANAGED_MODEL: Json = {
     "unserved": [],
     "problem": None,
 }
+_PRICE_CHANGE: Json = {"path": "credits.hd", "label": "Credits per image, quality hd", "before": 2, "after": 3}
 _MODEL_VERSION: Json = {
     "object": "model_version",
     "name": "gpt-image-2@2",
@@ -140,8 +157,8 @@ _MODEL_VERSION: Json = {
     "cancelled_at": None,
     "cancelled_by": None,
     "entry": _ENTRY,
+    "then": None,
 }
-_PRICE_CHANGE: Json = {"path": "credits.hd", "label": "Credits per image, quality hd", "before": 2, "after": 3}
 _ROUTE: Json = {
     "object": "route",
     "id": "route_1",
@@ -345,6 +362,7 @@ ANSWERS: Mapping[str, Json] = {
     "Health": {"status": "ok"},
     "Readiness": {"status": "ready", "reason": None, "degraded": []},
     "UpstreamAccount": _UPSTREAM,
+    "UpstreamTest": _UPSTREAM_TEST,
     "UpstreamList": {"object": "list", "data": [_UPSTREAM]},
     "ModelRoute": _ROUTE,
     "RouteList": {"object": "list", "data": [_ROUTE]},

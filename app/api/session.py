@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from app.accounts.principal import ADMIN_SCOPE, USER_SCOPES, Principal
 from app.accounts.sessions import OpenedSession, Session
-from app.errors import CsrfFailed
+from app.errors import CsrfFailed, SessionEnded
 from app.settings import Settings
 from app.wiring import Services
 
@@ -18,6 +18,8 @@ SECURE_COOKIE, PLAIN_COOKIE = "__Host-mg", "mg"
 CSRF_HEADER = "x-csrf-token"
 TIMER_HEADER = "x-timer"
 """Our pages' scripts send it with what they ask by themselves: that keeps no session from ending by idleness."""
+ASKED_BY_PAGES = ("image", "video", "audio", "track")
+"""What ``Sec-Fetch-Dest`` says of what comes with a page, or with what its timer brought, without anybody's doing."""
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
@@ -34,10 +36,24 @@ async def read_session(request: Request, services: Services) -> Session | None:
     """Return who is signed in, looked up once per request; None when nobody is."""
     state = request.scope.setdefault("state", {})
     if "session" not in state:
-        token, touch = request.cookies.get(cookie_name(services.settings)), TIMER_HEADER not in request.headers
+        token, touch = request.cookies.get(cookie_name(services.settings)), not is_by_itself(request)
         state["session"] = None if token is None else await services.sessions.find(token, touch=touch)
     found: Session | None = state["session"]
     return found
+
+
+def is_by_itself(request: Request) -> bool:
+    """Whether a page asks, and not its person: by a timer, for a picture, for a stream (which takes no header)."""
+    if TIMER_HEADER in request.headers or request.headers.get("sec-fetch-dest") in ASKED_BY_PAGES:
+        return True
+    return request.headers.get("accept", "").startswith(("text/event-stream", "image/"))
+
+
+async def check_still_open(request: Request, services: Services) -> None:
+    """Ask again, in the midst of an answer that takes long. It does not count as use. Raises: SessionEnded."""
+    token = request.cookies.get(cookie_name(services.settings))
+    if token is None or await services.sessions.find(token, touch=False) is None:
+        raise SessionEnded
 
 
 def set_cookie(response: Response, settings: Settings, opened: OpenedSession) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.db import patient
+from app.db import once, only_one, patient
 from app.values import task_public_id
 
 GRACE_S = 600.0  # a result is written before its row is ready, and an input before its task exists
 STATEMENT_TIMEOUT_S = 600.0
+STORAGE_LOCK = 0x6D67_0003
 
 StoredObject = tuple[str, float, int]
 """Key, time of writing (Unix seconds), size in bytes."""
@@ -57,12 +58,16 @@ class Audit:
             findings.append(await self._storage(rows, stored))
         return findings
 
-    async def check_storage(self, stored: Iterable[StoredObject]) -> Finding:
-        """Compare the storage's objects with the files' rows, I10 alone. ``stored`` is read in a thread, after them."""
-        async with self._engine.connect() as connection:
-            rows = list((await connection.exec_driver_sql(_FILES)).mappings())
-            await connection.rollback()
-        return await self._storage(rows, stored)
+    async def check_storage(self, stored: Iterable[StoredObject]) -> Finding | None:
+        """Compare the storage's objects with the files' rows, I10 alone. ``stored`` is read in a thread, after them.
+
+        Returns None while another process, or another request, is at it: it looks at every file.
+        """
+        async with only_one(self._engine, STORAGE_LOCK) as is_ours:
+            if not is_ours:
+                return None
+            rows = await once(self._engine, _FILES)
+            return await self._storage(rows, stored)
 
     async def _storage(self, rows: list[Any], stored: Iterable[StoredObject]) -> Finding:
         now = time.time()

@@ -23,6 +23,7 @@ from app.credits.lines import (
     Preview,
     check_amount,
     check_open,
+    check_repeat,
     checked_posting,
     checked_reference,
     whole,
@@ -228,18 +229,20 @@ class Ledger:
         reference: str | None = None,
         reason: str | None = None,
         expires_at: datetime | None = None,
+        repeat: str | None = None,
     ) -> Posting:
         """Write a line by hand, with its audit row. The same reference of a kind adds once, whoever repeats it.
 
         ``topup``: bought, ``grant``: given, ``adjust``: a correction either way, which needs a reason; the customer
-        reads it in the ledger. ``expires_at``: what is left of it then is taken away. Raises: AccountNotFound,
-        InvalidParameter, ReferenceConflict, BelowHeld, BalanceTooHigh.
+        reads it in the ledger. ``expires_at``: what is left of it then is taken away. ``repeat``: instead of a
+        reference, one made of its caller's key, which is no other line's: see `check_repeat`. Raises: AccountNotFound,
+        InvalidParameter, ReferenceConflict, BelowHeld, BalanceTooHigh, IdempotencyKeyReused.
         """
         text = checked_posting(kind, amount, reason, expires_at)
-        reference = f"by-hand:{new_id().hex}" if reference is None else checked_reference(reference)
+        reference = repeat or (f"by-hand:{new_id().hex}" if reference is None else checked_reference(reference))
         before = await self.balance(account_id)
         try:
-            row = await self._write(account_id, kind, amount, reference, actor, text, expires_at)
+            row = await self._write(account_id, kind, amount, reference, actor, text, expires_at, is_keyed=bool(repeat))
         except InsufficientCredits as error:
             raise BelowHeld(spendable=before.credits, amount=amount) from error
         return Posting(
@@ -278,11 +281,16 @@ class Ledger:
         by: Actor | str,
         text: str | None,
         expires_at: datetime | None = None,
+        *,
+        is_keyed: bool = False,
     ) -> Any:
         actor = Actor(by) if isinstance(by, str) else by
 
         async def work() -> Any:
             async with db.transaction(self._engine) as connection:
+                if is_keyed:
+                    line = {"account_id": account_id, "kind": kind, "amount": amount}
+                    await check_repeat(connection, ref, **line, note=text, expires_at=expires_at)
                 row = await write_line(
                     connection, account_id, kind, amount, ref=ref, by=actor, text=text, expires_at=expires_at
                 )

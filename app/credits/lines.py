@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.errors import InvalidParameter, MediagateError
+from app.credits.refusals import money_errors
+from app.errors import IdempotencyKeyReused, InvalidParameter, MediagateError
 from app.journal import Actor, checked_reason, note
 from app.values import MAX_CREDITS, Credits, utcnow
 
 MAX_REFERENCE_CHARS = 200
-RESERVED = ("redeem:", "start:", "by-hand:", "task_", "video_", "img_")
-"""How references of our own begin: codes, first credits, lines by hand, and refunds of a task."""
+KEYED = "idempotency-key:"
+RESERVED = ("redeem:", "start:", "by-hand:", KEYED, "task_", "video_", "img_")
+"""How references of our own begin: codes, first credits, lines by hand, requests with a key, refunds of a task."""
 CONTRA = {"topup": "topup", "grant": "promo", "adjust": "adjust"}
 
 Kind = Literal["topup", "grant", "adjust"]
+Opening = Callable[[AsyncConnection, int, Actor], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,20 @@ async def grant_first(connection: AsyncConnection, account_id: int, amount: int,
     await write_line(connection, account_id, "grant", amount, ref=f"start:acct_{account_id}", by=actor)
 
 
+def opening(kind: Kind, amount: int, *, reference: str | None = None) -> Opening:
+    """Return what gives a new account these first credits, in the transaction that makes it.
+
+    It raises: ReferenceConflict, BalanceTooHigh.
+    """
+
+    async def write(connection: AsyncConnection, account_id: int, actor: Actor) -> None:
+        ref = reference or f"start:acct_{account_id}"
+        with money_errors(needed=Credits(amount)):
+            await write_line(connection, account_id, kind, amount, ref=ref, by=actor)
+
+    return write
+
+
 async def check_open(connection: AsyncConnection, account_id: int) -> None:
     """Refuse new credits to an account that was closed; its line was just written, so nobody else changes it now.
 
@@ -100,6 +118,17 @@ async def check_open(connection: AsyncConnection, account_id: int) -> None:
     state = await connection.exec_driver_sql("SELECT state FROM accounts WHERE id = $1", (account_id,))
     if state.scalar_one() == "closed":
         raise InvalidParameter("The account is closed: it takes no new credits, only corrections and refunds.")
+
+
+async def check_repeat(connection: AsyncConnection, ref: str, **wanted: Any) -> None:
+    """Refuse a caller's key that stands for another line; ``wanted``: what the line is to be.
+
+    Two requests with one key take turns. Raises: IdempotencyKeyReused.
+    """
+    await connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", (ref,))
+    found = (await connection.exec_driver_sql(_KEYED_LINE, (ref,))).mappings().first()
+    if found is not None and any(found[name] != value for name, value in wanted.items()):
+        raise IdempotencyKeyReused
 
 
 def checked_reference(text: str) -> str:
@@ -137,6 +166,12 @@ def check_amount(amount: int) -> None:
     """Raises: InvalidParameter."""
     if type(amount) is not int or amount == 0 or abs(amount) > MAX_CREDITS:
         raise InvalidParameter(f"'amount' must be a whole number up to {MAX_CREDITS}, and not 0.", param="amount")
+
+
+_KEYED_LINE = """
+SELECT l.kind, l.account_id, l.task_id, l.amount, l.note, c.expires_at
+  FROM ledger l LEFT JOIN credit_lots c ON c.ledger_id = l.id
+ WHERE l.kind IN ('topup', 'grant', 'adjust', 'refund') AND l.external_ref = $1"""
 
 
 def whole(amount: int) -> int:

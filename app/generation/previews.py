@@ -9,6 +9,7 @@ import asyncio
 import os
 import secrets
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -30,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 MIME = "image/webp"
 MOST_WAITING = 100
-"""Further ones go without: their pages have given up before it is their turn."""
+"""Of one account. Further ones go without: their pages have given up before it is their turn."""
 AGAIN_S = 3600.0
 """A file of which no picture could be made is tried again after this long."""
 SEEN_S = 3600.0
@@ -62,15 +63,15 @@ class Previews:
         self._room = room
         self._max_bytes = max_bytes
         self._turns = asyncio.Semaphore(at_once)
-        self._waiting = 0
+        self._waiting: Counter[int] = Counter()
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
-    async def get(self, file: StoredFile) -> bytes | None:
-        """Return the small picture of an image; None when there is none to be had. The caller may see the file."""
+    async def get(self, file: StoredFile, *, account_id: int) -> bytes | None:
+        """Return the small picture of an account's image; None when there is none to be had."""
         try:
             found = await asyncio.to_thread(_read, self._path(file.id))
             if found is None:
-                found = await self._wait_and_make(file)
+                found = await self._wait_and_make(file, account_id)
         except Overloaded:  # the disk is almost full: what is left is for results
             return None
         except (OSError, ChildFailed) as error:
@@ -78,18 +79,20 @@ class Previews:
             return None
         return found or None
 
-    async def _wait_and_make(self, file: StoredFile) -> bytes:
-        if self._waiting >= MOST_WAITING:
-            log.warning("preview.crowded", waiting=self._waiting)
+    async def _wait_and_make(self, file: StoredFile, account_id: int) -> bytes:
+        if self._waiting[account_id] >= MOST_WAITING:
+            log.warning("preview.crowded", account_id=account_id)
             return b""
         lock = self._locks.setdefault(file.id, asyncio.Lock())
-        self._waiting += 1
+        self._waiting[account_id] += 1
         try:
             async with lock, self._turns:
                 found = await asyncio.to_thread(_read, self._path(file.id))  # another request made it meanwhile
                 return await self._make(file) if found is None else found
         finally:
-            self._waiting -= 1
+            self._waiting[account_id] -= 1
+            if not self._waiting[account_id]:
+                del self._waiting[account_id]
 
     async def _make(self, file: StoredFile) -> bytes:
         """Raises: Overloaded, OSError, ChildFailed."""

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import db
+from app.credits.lines import check_repeat
 from app.credits.refusals import ReferenceConflict, money_errors
 from app.errors import (
     NOT_CHARGED,
@@ -105,21 +106,27 @@ class Repairs:
         actor: Actor,
         credits: int | None = None,
         reference: str | None = None,
+        repeat: str | None = None,
         left: int | None = None,
     ) -> Refund:
         """Give captured credits back: all that is left of them, or so many. The same ``reference`` gives back once.
 
+        ``repeat``: a reference made of its caller's key, which is nothing else's anywhere: see `check_repeat`.
         ``left`` is what its reader saw as left: a new refund is refused where that moved.
         Without a reference the amount is one: the same refund twice is a repeat. The customer reads the reason in the
-        ledger. Raises: TaskNotFound, NothingToRefund, ReferenceConflict, BalanceTooHigh, InvalidParameter.
+        ledger. Raises: TaskNotFound, NothingToRefund, ReferenceConflict, BalanceTooHigh, InvalidParameter,
+        IdempotencyKeyReused.
         """
         task_id, reason = _task_id(public_id), checked_reason(reason)
         if credits is not None and not 1 <= credits <= MAX_CREDITS:
             raise InvalidParameter("'credits' must be a whole number from 1.", param="credits")
-        full_reference = f"{task_public_id(task_id)}:{_told_apart(credits, reference)}"
+        full_reference = repeat or f"{task_public_id(task_id)}:{_told_apart(credits, reference)}"
         with money_errors(needed=Credits(credits or 0)), _refund_errors(public_id):
             async with db.transaction(self._engine) as connection:
                 before = await _lock(connection, task_id)
+                if repeat is not None:
+                    amount = {} if credits is None else {"amount": credits}
+                    await check_repeat(connection, repeat, kind="refund", task_id=task_id, note=reason, **amount)
                 made = await connection.exec_driver_sql(
                     "SELECT entry, amount, is_new FROM mg_refund($1, $2, $3, $4, $5)",
                     (task_id, credits, full_reference, actor.name, reason),

@@ -189,7 +189,7 @@ class Statistics:
         """Return what ended in the period, the busiest first; ``all``: in one sum. Raises: InvalidParameter."""
         if by not in _OUTCOMES:
             raise InvalidParameter("'by' must be one of: model, upstream, all.", param="by")
-        length = _length(period)
+        length = length_of(period)
         return await self._recent.get(("outcomes", period, by), lambda: self._outcomes(by, length))
 
     async def _outcomes(self, by: str, length: timedelta) -> Sequence[Outcomes]:
@@ -217,7 +217,7 @@ class Statistics:
 
     async def top_accounts(self, period: Period = "30d", *, limit: int = TOP) -> Sequence[TopAccount]:
         """Return who spent most in the period. Raises: InvalidParameter."""
-        length = _length(period)
+        length = length_of(period)
         return await self._recent.get(("top", period, limit), lambda: self._top_accounts(length, limit))
 
     async def _top_accounts(self, length: timedelta, limit: int) -> Sequence[TopAccount]:
@@ -246,10 +246,11 @@ class Statistics:
 
 def since(period: Period) -> datetime:
     """Return when a period began, for links to lists. Raises: InvalidParameter."""
-    return utcnow() - _length(period)
+    return utcnow() - length_of(period)
 
 
-def _length(period: str) -> timedelta:
+def length_of(period: str) -> timedelta:
+    """Return how long a period is. Raises: InvalidParameter."""
     if period not in PERIODS:
         raise InvalidParameter(f"'period' must be one of: {', '.join(PERIODS)}.", param="period")
     return PERIODS[period]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from uuid import UUID
 
 from app.accounts.keys import Principal
 from app.credits.ledger import Ledger
-from app.errors import FileNotFound, InvalidParameter, ResultExpired, TaskNotFound, TaskNotReady
+from app.errors import FileNotFound, InvalidParameter, ResultExpired, TaskNotFound, TaskNotReady, TooManyRequests
 from app.generation.advance import Advancer
 from app.generation.retention import Retention
 from app.queue import ArqQueue
@@ -18,6 +20,9 @@ from app.tasks.waiting import Waiters
 from app.values import find_task_id, utcnow
 
 WATCH_S = 1.0
+MOST_WATCHED = 20
+"""Streams of an account at once, in this process."""
+WATCHED_AGAIN_S = 5
 ROLES = {"image": "result", "video": "result", "thumbnail": "thumbnail", "gif": "gif"}
 
 
@@ -40,6 +45,7 @@ class Tasks:
         self._queue = queue
         self._advancer = advancer
         self._retention = retention
+        self._watched: Counter[int] = Counter()
 
     async def get(self, principal: Principal, public_id: str) -> TaskView:
         """Return the caller's task. Raises: TaskNotFound (unknown, deleted, or another account's)."""
@@ -60,28 +66,56 @@ class Tasks:
             view = await self.get(principal, public_id)
         return view
 
-    async def changes(self, principal: Principal, public_id: str) -> AsyncIterator[TaskView]:
+    async def changes(
+        self, principal: Principal, public_id: str, *, check: Callable[[], Awaitable[None]]
+    ) -> AsyncIterator[TaskView]:
         """Yield the task now and after each visible change, until it has ended or the process stops.
 
-        Raises: TaskNotFound.
+        However many watch, the database is asked once a second for all of them.
+
+        Raises: TaskNotFound; TooManyRequests when the account watches too many here already; and what ``check``
+        raises, every second, when the caller may watch no longer.
         """
         view = await self.get(principal, public_id)
-        yield view
-        while not (view.is_final or self._waiters.is_stopping):
-            await self._waiters.wait(view.id, WATCH_S, until_stop=True)
-            newer = await self.get(principal, public_id)
-            if (newer.public_status, newer.progress) != (view.public_status, view.progress):
-                yield newer
-            view = newer
+        if view.is_final:
+            yield view
+            return
+        with self._watching(principal.account_id):
+            yield view
+            while not (view.is_final or self._waiters.is_stopping):
+                is_news = await self._waiters.wait(view.id, WATCH_S, until_stop=True, than=view.look)
+                await check()
+                if not is_news:
+                    continue
+                newer = await self.get(principal, public_id)
+                if (newer.public_status, newer.progress) != (view.public_status, view.progress):
+                    yield newer
+                view = newer
+
+    @contextmanager
+    def _watching(self, account_id: int) -> Iterator[None]:
+        """Raises: TooManyRequests."""
+        if self._watched[account_id] >= MOST_WATCHED:
+            raise TooManyRequests(
+                f"This account watches {MOST_WATCHED} tasks already. End one of these streams, or read the task with "
+                "GET /v1/tasks/{id}?wait=60 instead.",
+                retry_after_s=WATCHED_AGAIN_S,
+            )
+        self._watched[account_id] += 1
+        try:
+            yield
+        finally:
+            self._watched[account_id] -= 1
+            if not self._watched[account_id]:
+                del self._watched[account_id]
 
     async def page(self, principal: Principal, wanted: TaskFilter, *, after: str | None) -> TaskPage:
         """Return one page of the caller's tasks. Raises: InvalidParameter when ``after`` is not one of them."""
         cursor: UUID | None = None
-        if after is not None:
-            try:
-                cursor = (await self._get(after, account_id=principal.account_id)).id
-            except TaskNotFound:
-                raise InvalidParameter("'after' must be the id of a task in this list.", param="after") from None
+        if after is not None:  # a deleted one still says where a page ended
+            cursor = find_task_id(after)
+            if cursor is None or await self._queries.find(cursor, account_id=principal.account_id) is None:
+                raise InvalidParameter("'after' must be the id of a task in this list.", param="after")
         return await self._queries.page(replace(wanted, after=cursor), account_id=principal.account_id)
 
     async def cancel(self, principal: Principal, public_id: str) -> TaskView:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -93,7 +92,7 @@ class Watch:
         """Check the invariants if that is due (or ``now``). Returns violations by invariant; None: nothing was done."""
         if self._audit_every_s == 0 and not now:
             return None
-        async with self._only_one() as is_ours:
+        async with db.only_one(self._engine, LOCK) as is_ours:
             if not is_ours:
                 return None
             due = await db.once(self._engine, _IS_DUE, (0.0 if now else self._audit_every_s, 0.0 if now else REST))
@@ -128,18 +127,6 @@ class Watch:
         return LastAudit(
             rows[0]["audited_at"], json.loads(violations) if isinstance(violations, str) else violations or {}
         )
-
-    @asynccontextmanager
-    async def _only_one(self) -> AsyncIterator[bool]:
-        """Let one process in at a time; the lock goes with its connection, however the process ends."""
-        async with self._engine.connect() as connection:
-            connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
-            is_ours = (await connection.exec_driver_sql("SELECT pg_try_advisory_lock($1)", (LOCK,))).scalar_one()
-            try:
-                yield is_ours
-            finally:
-                if is_ours:
-                    await connection.exec_driver_sql("SELECT pg_advisory_unlock($1)", (LOCK,))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.db import once, retried
+from app.db import Where, once, retried
 from app.errors import InvalidParameter, WebhookDeliveryNotFound, WebhookEndpointNotFound
 from app.values import find_id, public_id
 from app.webhooks.endpoints import ENDPOINT_PREFIX
@@ -71,11 +72,16 @@ class DeliveryLog:
         if after is not None and before is None:
             raise InvalidParameter("'after' must be the last id of the page before.", param="after")
         endpoint_id = await self._endpoint(account_id, endpoint)
+        where = Where()
+        where.add("d.account_id = {}", account_id)
+        where.where += ["d.endpoint_id IS NULL"] if endpoint_id is None else []
+        where.add("d.endpoint_id = {}", endpoint_id)
+        where.where += [] if state is None else [_STATES[state]]
+        where.add("d.id < {}", before)
         rows = await once(
             self._engine,
-            f"{_SELECT} AND ($3::uuid IS NULL OR d.id < $3) AND ($4::text IS NULL OR d.state = $4)"
-            " ORDER BY d.id DESC LIMIT $5",
-            (account_id, endpoint_id, before, state, limit + 1),
+            f"{_DELIVERIES} WHERE {where.sql} ORDER BY d.id DESC LIMIT {limit + 1:d}",
+            tuple(where.arguments),
         )
         return [_delivery(row) for row in rows[:limit]], len(rows) > limit
 
@@ -94,7 +100,7 @@ class DeliveryLog:
                   AND (state <> 'pending' OR sending_until IS NULL OR sending_until <= now()) RETURNING id""",
             (delivery_id, account_id, endpoint_id),
         )
-        rows = await once(self._engine, f"{_SELECT} AND d.id = $3", (account_id, endpoint_id, delivery_id))
+        rows = await once(self._engine, _ONE, (account_id, endpoint_id, delivery_id))
         if not rows:
             raise WebhookDeliveryNotFound(delivery)
         if not changed:
@@ -136,13 +142,15 @@ class DeliveryLog:
         return found
 
 
-_SELECT = """
+_DELIVERIES = """
 SELECT d.*, coalesce(d.url, e.url) AS target, v.type, v.task_id, v.data, v.created_at AS event_at,
        (SELECT coalesce(jsonb_agg(x ORDER BY x.at), '[]') FROM (SELECT a.at, a.status, a.error, a.ms
           FROM webhook_attempts a WHERE a.delivery_id = d.id ORDER BY a.at DESC LIMIT 20) x) AS attempts
   FROM webhook_deliveries d JOIN webhook_events v ON v.id = d.event_id
-  LEFT JOIN webhook_endpoints e ON e.id = d.endpoint_id
- WHERE d.account_id = $1 AND d.endpoint_id IS NOT DISTINCT FROM $2::uuid"""
+  LEFT JOIN webhook_endpoints e ON e.id = d.endpoint_id"""
+_ONE = f"{_DELIVERIES} WHERE d.account_id = $1 AND d.endpoint_id IS NOT DISTINCT FROM $2::uuid AND d.id = $3"
+# In words, not as arguments: so the planner sees which index is of them alone.
+_STATES: Mapping[State, str] = {state: f"d.state = '{state}'" for state in get_args(State)}
 
 # What is still on its way is at most a day old, or was sent anew by its owner.
 _PRUNE = """

@@ -14,10 +14,14 @@ from urllib.parse import parse_qs, unquote_plus, urlsplit
 
 from aiohttp import web
 from joserfc import jwt
-from joserfc.jwk import KeySet, RSAKey
+from joserfc.jwk import ECKey, Key, KeySet, OctKey, RSAKey
 
 CLIENT, SECRET = "mediagate", "a secret: with/odd signs"
 KEY = RSAKey.generate_key(2048, {"kid": "first", "use": "sig", "alg": "RS256"})
+SAME_NAME = RSAKey.generate_key(2048, {"kid": "first", "use": "sig", "alg": "RS256"})
+EC_KEY = ECKey.generate_key("P-256", {"kid": "curve", "use": "sig", "alg": "ES256"})
+SHARED_KEY = OctKey.import_key(SECRET, {"kid": "first"})
+"""What a token would be signed with that anybody who knows the client's secret can make."""
 OTHER_KEY = RSAKey.generate_key(2048, {"kid": "second", "use": "sig", "alg": "RS256"})
 
 
@@ -29,9 +33,13 @@ class Issuer:
     claims: dict[str, Any] = field(default_factory=dict)
     document: dict[str, Any] = field(default_factory=dict)
     userinfo: dict[str, Any] = field(default_factory=dict)
-    signs_with: RSAKey = field(default_factory=lambda: KEY)
-    publishes: list[RSAKey] = field(default_factory=lambda: [KEY])
+    signs_with: Key = field(default_factory=lambda: KEY)
+    publishes: list[Key] = field(default_factory=lambda: [KEY])
+    publishes_too: list[dict[str, str]] = field(default_factory=list)
+    """Keys as they come, of kinds that nobody may know."""
     algorithm: str = "RS256"
+    registered_with: str = "client_secret_basic"
+    """How this client must send its secret, whatever else the document says."""
     status: int = 200
     body: bytes | None = None
     """What the token endpoint says instead."""
@@ -62,7 +70,8 @@ class Issuer:
 
     async def answer_keys(self, request: web.Request) -> web.Response:
         self.hits.append("keys")
-        return web.json_response(KeySet(self.publishes).as_dict(private=False))
+        known = KeySet(self.publishes).as_dict(private=False)["keys"]
+        return web.json_response({"keys": [*self.publishes_too, *known]})
 
     async def answer_userinfo(self, request: web.Request) -> web.Response:
         assert request.headers["authorization"] == "Bearer access"
@@ -73,9 +82,15 @@ class Issuer:
         if self.status != 200 or self.body is not None:
             return web.Response(status=self.status, body=self.body, headers={"location": f"{self.url}/keys"})
         form = await request.post()
-        scheme, _, packed = request.headers["authorization"].partition(" ")
-        name, _, secret = base64.b64decode(packed).decode().partition(":")
-        assert (scheme, unquote_plus(name), unquote_plus(secret)) == ("Basic", CLIENT, SECRET)
+        scheme, _, packed = request.headers.get("authorization", "").partition(" ")
+        if (scheme == "Basic") != (self.registered_with == "client_secret_basic"):
+            return web.json_response({"error": "invalid_client"}, status=401)
+        if scheme == "Basic":
+            name, _, secret = base64.b64decode(packed).decode().partition(":")
+            assert (unquote_plus(name), unquote_plus(secret)) == (CLIENT, SECRET)
+            assert "client_secret" not in form
+        else:
+            assert (form["client_id"], form["client_secret"]) == (CLIENT, SECRET)
         asked = self._codes.pop(str(form["code"]), None)
         challenge = base64.urlsafe_b64encode(hashlib.sha256(str(form["code_verifier"]).encode()).digest())
         if asked is None or challenge.decode().rstrip("=") != asked["code_challenge"]:

@@ -28,7 +28,7 @@ async def test_a_link_sets_the_first_password_once(engine, invitations, logins):
     assert (found.account_id, found.email, found.purpose) == (account.id, account.email, "invite")
     assert await invitations.accept(token, NEW) == account.id
 
-    assert await logins.sign_in(account.email, NEW, peer=PEER) == account.id
+    assert (await logins.sign_in(account.email, NEW, peer=PEER)).account_id == account.id
     for use in (invitations.find(token), invitations.accept(token, NEW)):
         with pytest.raises(LinkExpired):
             await use

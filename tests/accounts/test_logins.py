@@ -8,26 +8,29 @@ from datetime import timedelta
 import pytest
 from argon2 import extract_parameters
 
+from app.accounts.logins import store_password
 from app.accounts.passwords import Passwords, checked_password
 from app.accounts.tries import LONGEST_WAIT_S
 from app.db import once
 from app.errors import InvalidParameter, LinkExpired, Overloaded, TooManyTries, WrongPassword
+from app.journal import SYSTEM
 from app.values import utcnow
 from tests.accounts.conftest import PASSWORD
 from tests.factories import make_account
+from tests.ledger.test_money_functions import is_waiting, until
 
 WRONG = "not the right one at all"
 
 
 async def test_the_right_password_tells_whose_it_is(logins, account, peer):
-    assert await logins.sign_in(account.email, PASSWORD, peer=peer) == account.id
-    assert await logins.sign_in(f"  {account.email.upper()} ", PASSWORD, peer=None) == account.id
+    assert (await logins.sign_in(account.email, PASSWORD, peer=peer)).account_id == account.id
+    assert (await logins.sign_in(f"  {account.email.upper()} ", PASSWORD, peer=None)).account_id == account.id
 
 
 async def test_an_accent_may_be_typed_either_way(logins, account, peer):
     await logins.set_password(account.id, "caf\u00e9 au lait, twice")
 
-    assert await logins.sign_in(account.email, "cafe\u0301 au lait, twice", peer=peer) == account.id
+    assert (await logins.sign_in(account.email, "cafe\u0301 au lait, twice", peer=peer)).account_id == account.id
 
 
 async def test_unknown_closed_passwordless_and_wrong_are_told_the_same(engine, logins, account):
@@ -83,8 +86,10 @@ async def test_after_five_failures_each_try_waits_twice_as_long(logins, account,
 
     assert waits[:5] == [1, 2, 4, 8, 16]
     assert max(waits) == LONGEST_WAIT_S
-    assert await logins.sign_in(account.email, PASSWORD, peer="198.51.100.9", now=now) == account.id
-    assert await logins.sign_in(account.email, PASSWORD, peer=peer, now=now + timedelta(seconds=1)) == account.id
+    assert (await logins.sign_in(account.email, PASSWORD, peer="198.51.100.9", now=now)).account_id == account.id
+    assert (
+        await logins.sign_in(account.email, PASSWORD, peer=peer, now=now + timedelta(seconds=1))
+    ).account_id == account.id
 
 
 async def test_a_thousand_tries_at_once_are_no_more_than_five(logins, account, peer):
@@ -132,12 +137,46 @@ async def test_a_changed_password_ends_the_other_sessions(engine, logins, sessio
 
     assert await sessions.find(here.token)
     assert await sessions.find(stolen.token) is None
-    assert await logins.sign_in(account.email, "a wholly new password", peer=peer) == account.id
+    assert (await logins.sign_in(account.email, "a wholly new password", peer=peer)).account_id == account.id
     with pytest.raises(WrongPassword):
         await logins.sign_in(account.email, PASSWORD, peer=peer)
     noted = await once(engine, "SELECT * FROM audit WHERE target = $1 ORDER BY id DESC", (f"account:{account.id}",))
     assert (noted[0]["action"], noted[0]["actor"]) == ("account.password", account.email)
     assert "argon2" not in str([dict(row) for row in noted])
+
+
+async def test_a_password_that_is_changed_while_it_is_looked_at_opens_no_session(
+    engine, passwords, logins, sessions, account, peer
+):
+    found = await logins.sign_in(account.email, PASSWORD, peer=peer)
+    hashed = await passwords.hash("a wholly new password")
+
+    async with engine.connect() as changing:
+        await store_password(changing, account.id, hashed, actor=SYSTEM)
+        opening = asyncio.create_task(
+            sessions.open(account.id, user_agent="thief", peer=peer, password_at=found.password_at)
+        )
+        await until(lambda: is_waiting(engine, changing))
+        await changing.commit()
+
+    with pytest.raises(WrongPassword):
+        await opening
+    with pytest.raises(WrongPassword):
+        await sessions.open(account.id, user_agent="thief", peer=peer, password_at=found.password_at)
+    assert not await sessions.list(account.id)
+
+
+async def test_of_sign_ins_while_the_password_changes_none_outlives_the_old_one(logins, sessions, account, peer):
+    found = await logins.sign_in(account.email, PASSWORD, peer=peer)
+
+    await asyncio.gather(
+        *(sessions.open(account.id, user_agent="old", peer=peer, password_at=found.password_at) for _ in range(9)),
+        logins.set_password(account.id, "a wholly new password"),
+        *(sessions.open(account.id, user_agent="old", peer=peer, password_at=found.password_at) for _ in range(9)),
+        return_exceptions=True,
+    )
+
+    assert not await sessions.list(account.id)
 
 
 async def test_a_stolen_session_cannot_guess_the_old_password(logins, account):
@@ -168,13 +207,14 @@ async def test_what_is_stored_is_argon2id_as_strong_as_promised():
     )
 
 
-async def test_a_weaker_hash_is_renewed_at_the_next_sign_in(engine, logins, account, peer):
+async def test_a_weaker_hash_is_renewed_at_the_next_sign_in(engine, logins, sessions, account, peer):
     weak = await Passwords(memory_kib=9, rounds=1).hash(PASSWORD)
     await once(engine, "UPDATE passwords SET hash = $2 WHERE account_id = $1", (account.id, weak))
 
-    assert await logins.sign_in(account.email, PASSWORD, peer=peer) == account.id
+    found = await logins.sign_in(account.email, PASSWORD, peer=peer)
     stored = await once(engine, "SELECT hash FROM passwords WHERE account_id = $1", (account.id,))
     assert extract_parameters(stored[0]["hash"]).memory_cost == 8
+    assert await sessions.open(account.id, user_agent=None, peer=peer, password_at=found.password_at)
 
 
 async def test_a_flood_of_sign_ins_does_not_eat_the_memory(passwords):
@@ -243,7 +283,7 @@ async def test_others_failures_at_a_place_do_not_keep_out_who_signed_in_there(lo
 
     with pytest.raises(TooManyTries):
         await logins.sign_in("another@example.test", WRONG, peer=peer, now=now)
-    assert await logins.sign_in(account.email, PASSWORD, peer=peer, now=now) == account.id
+    assert (await logins.sign_in(account.email, PASSWORD, peer=peer, now=now)).account_id == account.id
     for _ in range(5):
         with pytest.raises(WrongPassword):
             await logins.sign_in(account.email, WRONG, peer=peer, now=now)

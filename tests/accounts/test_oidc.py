@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from uuid import uuid4
@@ -14,15 +15,27 @@ from app.accounts.oidc import VALID, Oidc
 from app.accounts.oidc_provider import OidcProvider
 from app.accounts.passwords import Passwords
 from app.accounts.registration import Registration
+from app.accounts.users import insert_account
 from app.credits.ledger import Ledger
 from app.credits.lines import grant_first
 from app.db import once
-from app.errors import SignInRefused, SignInUnavailable
+from app.errors import LinkExpired, SignInRefused, SignInUnavailable, TooManyTries
+from app.journal import SYSTEM
 from app.sealing import SecretBox
 from app.values import utcnow
 from tests.accounts.conftest import PASSWORD
-from tests.accounts.issuer import CLIENT, OTHER_KEY, SECRET, Issuer, running_issuer
+from tests.accounts.issuer import (
+    CLIENT,
+    EC_KEY,
+    OTHER_KEY,
+    SAME_NAME,
+    SECRET,
+    SHARED_KEY,
+    Issuer,
+    running_issuer,
+)
 from tests.factories import SECRETS_KEY, make_account
+from tests.ledger.test_money_functions import is_waiting, until
 
 Make = Callable[..., Oidc]
 
@@ -275,6 +288,9 @@ async def test_an_unsigned_token_and_one_signed_with_the_client_s_secret_are_ref
         issuer.body = f'{{"id_token": "{token}"}}'.encode()
         with pytest.raises(SignInRefused):
             await sign_in(oidc, issuer)
+    issuer.body, issuer.signs_with, issuer.algorithm = None, SHARED_KEY, "HS256"
+    with pytest.raises(SignInRefused):
+        await sign_in(oidc, issuer)
 
 
 async def test_a_provider_that_is_away_is_said_to_be(make, issuer):
@@ -294,3 +310,132 @@ async def test_an_e_mail_may_come_from_the_userinfo_of_the_same_person(engine, o
 
     issuer.userinfo["sub"] = issuer.claims["sub"]
     assert await sign_in(oidc, issuer) == account.id
+
+
+async def test_an_e_mail_of_the_userinfo_is_not_vouched_for_by_the_token(engine, oidc, issuer):
+    email = issuer.claims.pop("email")
+    await make_account(engine, email=email, credits=0)
+    issuer.userinfo = {"sub": issuer.claims["sub"], "email": email, "email_verified": False}
+
+    with pytest.raises(SignInRefused, match="vouch"):
+        await sign_in(oidc, issuer)
+
+
+async def test_an_address_that_only_looks_the_same_in_small_letters_is_another(engine, oidc, issuer):
+    name = f"kim-{uuid4().hex}@example.test"
+    await make_account(engine, email=name, credits=0)
+    issuer.claims["email"] = name.replace("k", "\N{KELVIN SIGN}", 1)
+
+    with pytest.raises(SignInRefused, match="vouch"):
+        await sign_in(oidc, issuer)
+
+
+@pytest.mark.parametrize("sub", ["a\0b", "a\nb"])
+async def test_a_name_that_no_database_holds_is_nobody(oidc, issuer, sub):
+    issuer.claims["sub"] = sub
+
+    with pytest.raises(SignInRefused):
+        await sign_in(oidc, issuer)
+
+
+async def test_the_first_sign_in_through_a_provider_ends_links_that_were_sent_before(engine, oidc, issuer, invitations):
+    account = await make_account(engine, email=issuer.claims["email"], credits=0)
+    before = await invitations.invite(account.id)
+
+    assert await sign_in(oidc, issuer) == account.id
+
+    with pytest.raises(LinkExpired):
+        await invitations.find(before)
+    later = await invitations.invite(account.id)
+    assert await sign_in(oidc, issuer) == account.id
+    assert (await invitations.find(later)).account_id == account.id
+
+
+async def test_a_client_may_be_registered_to_send_its_secret_in_the_body(engine, oidc, issuer):
+    account = await make_account(engine, email=issuer.claims["email"], credits=0)
+    issuer.registered_with = "client_secret_post"
+    issuer.document = {"token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"]}
+
+    assert await sign_in(oidc, issuer) == account.id
+    assert issuer.hits.count("token") == 2
+    assert await sign_in(oidc, issuer) == account.id  # it remembers which way works
+    assert issuer.hits.count("token") == 3
+
+
+async def test_a_provider_that_does_not_know_us_is_asked_each_way_once(oidc, issuer):
+    issuer.document = {"token_endpoint_auth_methods_supported": ["client_secret_post"]}
+
+    with pytest.raises(SignInRefused):
+        await sign_in(oidc, issuer)
+    assert issuer.hits.count("token") == 1
+
+
+async def test_a_token_may_be_signed_on_a_curve_and_keys_of_tomorrow_are_passed_over(engine, oidc, issuer):
+    account = await make_account(engine, email=issuer.claims["email"], credits=0)
+    issuer.signs_with, issuer.algorithm, issuer.publishes = EC_KEY, "ES256", [OTHER_KEY, EC_KEY]
+    issuer.publishes_too = [{"kty": "EC", "crv": "P-9999", "x": "AA", "y": "AA"}, {"kty": "OKP"}, {"kty": "NEW"}]
+
+    assert await sign_in(oidc, issuer) == account.id
+
+
+async def test_a_new_key_under_an_old_name_is_looked_for_too(engine, oidc, issuer):
+    account = await make_account(engine, email=issuer.claims["email"], credits=0)
+    assert await sign_in(oidc, issuer) == account.id
+    issuer.signs_with, issuer.publishes = SAME_NAME, [SAME_NAME]
+
+    later = utcnow() + timedelta(seconds=61)
+    begun = await oidc.begin(now=later)
+    assert await oidc.finish(begun.cookie, issuer.consent(begun.url), now=later) == account.id
+
+
+@pytest.mark.parametrize("has_account", [False, True])
+async def test_the_first_sign_ins_of_one_person_at_once_are_all_let_in(engine, make, issuer, has_account):
+    oidc = make(creates=True)
+    if has_account:
+        await make_account(engine, email=issuer.claims["email"], credits=0)
+
+    found = await asyncio.gather(*(sign_in(oidc, issuer) for _ in range(6)))
+
+    assert len(set(found)) == 1
+    noted = await once(engine, "SELECT action FROM audit WHERE target = $1", (f"account:{found[0]}",))
+    assert [row["action"] for row in noted].count("account.identity") == 1
+    assert (await Ledger(engine).balance(found[0])).credits == (0 if has_account else 25)
+
+
+async def test_an_account_that_is_made_meanwhile_is_the_persons_own(engine, make, issuer):
+    async with engine.connect() as administrator:
+        made = await insert_account(administrator, issuer.claims["email"], name=None, is_admin=False, actor=SYSTEM)
+        signing_in = asyncio.create_task(sign_in(make(creates=True), issuer))
+        await until(lambda: is_waiting(engine, administrator))
+        await administrator.commit()
+
+    assert await signing_in == made.id
+
+
+async def test_a_place_that_fails_again_and_again_cannot_make_us_ask_the_provider_without_end(oidc, issuer, peer):
+    now = utcnow()
+
+    async def come_back(*, code: str | None = None) -> int:
+        begun = await oidc.begin(now=now)
+        query = issuer.consent(begun.url) | ({"code": code} if code else {})
+        return await oidc.finish(begun.cookie, query, peer=peer, now=now)
+
+    with pytest.raises(SignInRefused, match="no account"):
+        await come_back()
+    told = []
+    for _ in range(55):
+        try:
+            await come_back(code="made up")
+        except (SignInRefused, TooManyTries) as error:
+            told.append(error.reason)
+
+    assert told == ["sign_in_refused"] * 49 + ["too_many_tries"] * 6
+    assert issuer.hits.count("token") == 50
+
+
+async def test_a_whole_office_that_signs_in_keeps_nobody_out(engine, oidc, issuer, peer):
+    account, now = await make_account(engine, email=issuer.claims["email"], credits=0), utcnow()
+
+    for _ in range(55):
+        begun = await oidc.begin(now=now)
+        assert await oidc.finish(begun.cookie, issuer.consent(begun.url), peer=peer, now=now) == account.id

@@ -20,7 +20,7 @@ async def test_who_registers_can_sign_in_and_spend(engine, registration, logins,
 
     made = await registration.register(f" {email} ", "Ada", PASSWORD, peer=peer)
 
-    assert await logins.sign_in(email, PASSWORD, peer=peer) == made
+    assert (await logins.sign_in(email, PASSWORD, peer=peer)).account_id == made
     assert (await Ledger(engine).balance(made)).credits == 100
     lines = await once(engine, "SELECT kind, contra, amount FROM ledger WHERE account_id = $1", (made,))
     assert [tuple(line.values()) for line in lines] == [("grant", "promo", 100)]

@@ -203,3 +203,15 @@ async def test_signing_somebody_out_everywhere_ends_their_links(sessions, invita
 
     with pytest.raises(LinkExpired):
         await invitations.find(token)
+
+
+async def test_ending_all_other_sessions_ends_links_that_somebody_else_may_have(
+    sessions, invitations, account, open_one
+):
+    here, _there = await open_one(), await open_one()
+    token = await invitations.invite(account.id, purpose="reset", reason="lost")
+
+    assert await sessions.close_others(account.id, keep=here.session.id) == 1
+
+    with pytest.raises(LinkExpired):
+        await invitations.find(token)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from app.db import make_engine, once
 from app.errors import BelowHeld
 from app.journal import Actor
-from app.values import utcnow
+from app.values import task_public_id, utcnow
 from tests.administrator import Administrator
 from tests.factories import accept_task, finish_task, make_account, make_key
 
@@ -39,6 +40,83 @@ async def test_credits_are_sold_given_and_corrected_once_per_reference(admin, se
         ("credits.topup", None),
     ]
     assert (rows[0]["before"]["balance"], rows[0]["after"]["balance"]) == (105, 75)
+
+
+async def test_a_key_adds_once_and_stands_for_one_request_alone(admin, services):
+    account, other = [await make_account(services.engine, credits=0) for _ in range(2)]
+    path, body = f"/accounts/{account.public_id}/credits", {"kind": "topup", "amount": 100}
+    again = {"headers": {**admin.headers, "idempotency-key": "top up 42"}}
+    colleague = await Administrator.make(admin.client, services)
+
+    first = await admin.client.post(f"/admin/v1{path}", json=body, **again)
+    repeats = await asyncio.gather(*(admin.client.post(f"/admin/v1{path}", json=body, **again) for _ in range(3)))
+    changed = [
+        await admin.client.post(f"/admin/v1{path}", json=body | more, **again)
+        for more in (
+            {"amount": 101},
+            {"kind": "grant"},
+            {"reason": "another"},
+            {"expires_at": int(utcnow().timestamp()) + 3600},
+        )
+    ]
+    elsewhere = await admin.client.post(f"/admin/v1/accounts/{other.public_id}/credits", json=body, **again)
+    theirs = await admin.client.post(
+        f"/admin/v1{path}", json=body, headers={**colleague.headers, "idempotency-key": "top up 42"}
+    )
+    twice_named = await admin.client.post(f"/admin/v1{path}", json=body | {"reference": "r"}, **again)
+    no_key = await admin.client.post(
+        f"/admin/v1{path}", json=body, headers={**admin.headers, "idempotency-key": "x" * 256}
+    )
+
+    assert "idempotent-replayed" not in first.headers
+    for repeat in repeats:
+        assert repeat.json() == first.json() | {"replayed": True}
+        assert repeat.headers["idempotent-replayed"] == "true"
+    for refused in (*changed, elsewhere):
+        assert (refused.status_code, refused.json()["error"]["reason"]) == (400, "idempotency_key_reused")
+    assert (theirs.status_code, theirs.json()["replayed"]) == (200, False)
+    assert (twice_named.status_code, no_key.status_code) == (400, 400)
+    assert (await services.ledger.balance(account.id)).credits == 200
+    assert (await services.ledger.balance(other.id)).credits == 0
+
+
+async def test_a_refund_is_repeated_by_its_key(admin, services):
+    account = await make_account(services.engine, credits=50)
+    key = await make_key(services.engine, account)
+    tasks = [task_public_id(await finish_task(services.engine, key, charge=10)) for _ in range(2)]
+    again = {"headers": {**admin.headers, "idempotency-key": f"refund {account.id}"}}
+
+    async def refund(task, **body):
+        return await admin.client.post(f"/admin/v1/tasks/{task}/refund", json={"reason": "r", **body}, **again)
+
+    first, repeat = await refund(tasks[0], credits=4), await refund(tasks[0], credits=4)
+    other, elsewhere = await refund(tasks[0], credits=5), await refund(tasks[1], credits=4)
+
+    assert (first.json()["replayed"], repeat.json()["replayed"]) == (False, True)
+    assert repeat.headers["idempotent-replayed"] == "true"
+    assert [answer.json()["error"]["reason"] for answer in (other, elsewhere)] == ["idempotency_key_reused"] * 2
+
+
+async def test_a_key_is_refused_where_a_repeat_could_not_be_answered(admin, services):
+    account = await make_account(services.engine)
+    key = await make_key(services.engine, account)
+    paths = [
+        "/accounts",
+        f"/accounts/{account.public_id}/keys",
+        f"/accounts/{account.public_id}/link",
+        f"/keys/{key.public_id}/rotate",
+        "/codes",
+        "/upstreams",
+        "/routes",
+        "/models/sora-2/versions",
+    ]
+
+    for path in paths:
+        answer = await admin.client.post(
+            f"/admin/v1{path}", json={}, headers={**admin.headers, "idempotency-key": "mine"}
+        )
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "Idempotency-Key"), path
+        assert "Leave the header out" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(

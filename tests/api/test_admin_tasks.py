@@ -120,6 +120,8 @@ async def test_a_search_finds_a_task_by_everything_that_is_known_of_it(admin: Ad
     assert await admin.ids(pool=f"other/{model}") == await admin.ids(upstream="other", model=model) == [open_one]
     assert await admin.ids(upstream_id=job) == await admin.ids(client_token=token) == [done]
     assert await admin.ids(model=model, reason="upstream_error") == [open_one]
+    for name in ("upstream", "pool", "reason"):  # a name that is empty is nobody's
+        assert await admin.ids(model=model, **{name: ""}) == []
     assert await admin.ids(model=model, status="queued") == []
     assert await admin.ids(model=model, type="image.generation", **{"from": "2026-01-01", "to": "2199-01-01"}) != []
     assert await admin.ids(model=model, to="2025-01-01") == []

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,10 +20,14 @@ from app.api import errors, openapi
 from app.api.admin.upstreams import router
 from app.api.middleware import RequestShell
 from app.catalog.book import Book
+from app.catalog.inspection import Inspector
 from app.db import make_engine, once
+from app.fetch.client import SafeFetcher
 from app.requests import Operation
 from app.settings import Settings
-from app.upstreams.protocols import Capabilities, SubmitSafety
+from app.upstreams.http import UpstreamHttp
+from app.upstreams.protocols import Call, Capabilities, Probed, SubmitSafety, Upstream, UpstreamDenied, Verdict
+from app.upstreams.registry import Registry
 from tests.factories import PEPPER, SECRETS_KEY, make_account, make_key
 from tests.unit.catalogs import shipped
 
@@ -34,13 +39,35 @@ PATHS = [
     ("GET", "/upstreams/a"),
     ("PATCH", "/upstreams/a"),
     ("DELETE", "/upstreams/a"),
-    *(("POST", f"/upstreams/a/{word}") for word in ("rotate", "enable", "disable", "drain")),
+    *(("POST", f"/upstreams/a/{word}") for word in ("rotate", "enable", "disable", "drain", "test")),
     ("GET", "/routes"),
     ("POST", "/routes"),
     ("GET", "/routes/route_1"),
     ("PATCH", "/routes/route_1"),
     ("DELETE", "/routes/route_1"),
 ]
+
+
+@dataclass
+class Vendor:
+    """A provider whose vendor answers when the test lets it."""
+
+    name: str = "demo"
+    capabilities: Capabilities = PROVIDERS["demo"]
+    asked: list[str] = field(default_factory=list)
+    answers: asyncio.Event = field(default_factory=asyncio.Event)
+    balance: str | None = "3.00 USD"
+
+    def needs_secret(self, upstream: Upstream) -> bool:
+        return True
+
+    async def probe(self, call: Call, models: Collection[str]) -> Probed:
+        assert call.upstream.secret is not None
+        self.asked.append(call.upstream.secret.get_secret_value())
+        await self.answers.wait()
+        if self.balance is None:
+            raise UpstreamDenied(f"status 401: no {SECRET}", http_status=401)
+        return Probed(Verdict.ACCEPTED, missing=tuple(models), balance=self.balance)
 
 
 @dataclass
@@ -73,12 +100,22 @@ async def engine(fresh_database: Callable[..., str]) -> AsyncIterator[AsyncEngin
 
 
 @pytest.fixture
-def app(engine: AsyncEngine, tmp_path: Path) -> FastAPI:
+def vendor() -> Vendor:
+    return Vendor()
+
+
+@pytest.fixture
+def app(engine: AsyncEngine, vendor: Vendor, tmp_path: Path) -> FastAPI:
     """The router with its services, as the API puts them together."""
     app = FastAPI(openapi_url=None)
     book = Book(engine, SECRETS_KEY, catalog=shipped(), providers=PROVIDERS, work_dir=tmp_path)
+    http = UpstreamHttp(SafeFetcher(Settings()))
     app.state.services = SimpleNamespace(
-        settings=Settings(), callers=Callers(engine, PEPPER), book=book, catalog=shipped()
+        settings=Settings(),
+        callers=Callers(engine, PEPPER),
+        book=book,
+        catalog=shipped(),
+        inspector=Inspector(book, Registry({"demo": vendor}), http),
     )
     errors.install(app)
     openapi.install(app)
@@ -139,6 +176,37 @@ async def test_an_account_lives_from_post_to_delete(admin: Admin):
     assert deleted["state"] == "deleted"
     assert (await admin.error("GET", "/upstreams/b", status=404))["reason"] == "upstream_not_found"
     assert (await admin.error("POST", "/upstreams", body))["reason"] == "upstream_exists"
+
+
+async def test_an_account_is_tested_once_at_a_time_and_nothing_is_noted(admin: Admin, vendor: Vendor):
+    await admin.call("POST", "/upstreams", {"name": "a", "provider": "demo"}, status=201)
+    bare = await admin.call("POST", "/upstreams/a/test")
+    await admin.call("POST", "/upstreams/a/rotate", {"secret": SECRET})
+    route = {"model": "gpt-image-2", "upstream": "a", "upstream_model": "theirs"}
+    await admin.call("POST", "/routes", route, status=201)
+    audited = await once(admin.engine, "SELECT count(*) AS rows FROM audit")
+
+    both = [asyncio.create_task(admin.call("POST", "/upstreams/a/test")) for _ in range(3)]
+    while not vendor.asked:  # noqa: ASYNC110 - the tests' own patience ends it
+        await asyncio.sleep(0.01)
+    vendor.answers.set()
+    first, *others = [await one for one in both]
+    vendor.balance = None
+    refused = await admin.call("POST", "/upstreams/a/test")
+
+    lacking = {check["name"]: check for check in bare["checks"]}
+    assert (bare["ok"], lacking["secret"]["outcome"], "vendor" in lacking) == (False, "bad", False)
+    assert vendor.asked == [SECRET, SECRET]
+    assert others == [first, first]
+    assert (first["object"], first["upstream"], first["ok"]) == ("upstream.test", "a", False)
+    by_name = {check["name"]: check for check in first["checks"]}
+    assert list(by_name) == ["state", "secret", "routes", "vendor", "models"]
+    assert by_name["vendor"]["found"] == "The vendor accepted the secret. Left there: 3.00 USD."
+    assert by_name["vendor"]["took_ms"] >= 0
+    assert by_name["models"]["missing_models"] == ["theirs"]
+    assert refused["checks"][-1]["found"] == "The vendor refused the secret: status 401: no ..."
+    assert await once(admin.engine, "SELECT count(*) AS rows FROM audit") == audited
+    assert (await admin.error("POST", "/upstreams/nobody/test", status=404))["reason"] == "upstream_not_found"
 
 
 async def test_a_route_lives_from_post_to_delete(admin: Admin):

@@ -19,7 +19,7 @@ from app import db
 from app.api.metrics import Gauges, check_access
 from app.credits.audit import Audit
 from app.errors import MetricsClosed, WrongMetricsToken
-from app.generation.watch import Watch, read_figures
+from app.generation.watch import LOCK, Watch, read_figures
 from app.settings import Settings
 from tests.factories import accept_task, finish_task, make_account, make_key
 
@@ -286,7 +286,7 @@ async def test_the_imbalance_is_absent_then_0_then_what_the_audit_found(
 
 
 async def test_two_workers_never_audit_at_once(engine: AsyncEngine, watch: Watch):
-    async with watch._only_one() as is_ours:
+    async with db.only_one(engine, LOCK) as is_ours:
         assert is_ours
         assert await watch.audit(now=True) is None
 

@@ -14,7 +14,7 @@ from app.api import docs
 from app.main import create_app
 from app.migrate import head_revision
 
-OPERATIONS = 95
+OPERATIONS = 96
 
 
 async def test_health_says_ok(client):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -120,14 +121,19 @@ async def test_a_made_up_cookie_is_no_session(client, cookie):
     assert (answer.status_code, answer.json()["error"]["reason"]) == (401, "session_ended")
 
 
-async def test_what_a_timer_asks_does_not_count_as_use(client, caller, opened):
+@pytest.mark.parametrize(
+    "headers",
+    [{"x_timer": "1"}, {"accept": "text/event-stream"}, {"accept": "image/avif,*/*"}, {"sec_fetch_dest": "video"}],
+    ids=str,
+)
+async def test_what_a_page_asks_by_itself_does_not_count_as_use(client, caller, opened, headers):
     engine, seen = caller.services.engine, "SELECT seen_at FROM sessions WHERE token_hash = sha256($1)"
     before = utcnow() - timedelta(hours=1)
     await once(
         engine, "UPDATE sessions SET seen_at = $2 WHERE token_hash = sha256($1)", (opened.token.encode(), before)
     )
 
-    assert (await client.get("/v1/me", headers=with_cookie(opened, x_timer="1"))).status_code == 200
+    assert (await client.get("/v1/me", headers=with_cookie(opened, **headers))).status_code == 200
     unseen = await once(engine, seen, (opened.token.encode(),))
     assert (await client.get("/v1/me", headers=with_cookie(opened))).status_code == 200
     used = await once(engine, seen, (opened.token.encode(),))
@@ -270,3 +276,57 @@ async def test_behind_https_only_the_public_address_is_our_own_origin(app, setti
     cookies.check_origin(request("https://gateway.test"))
     with pytest.raises(CsrfFailed):
         cookies.check_origin(request("http://gateway.test"))
+
+
+class Watching:
+    """A stream that is read as it comes: a client without a socket would wait for its end."""
+
+    def __init__(self, app, path: str, headers: dict[str, str]) -> None:
+        self.text = ""
+        self._has_begun, self._scope = asyncio.Event(), {
+            "type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b"",
+            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+            "scheme": "http", "http_version": "1.1", "server": ("gateway.test", 80), "client": ("192.0.2.7", 1),
+        }  # fmt: skip
+        self._answer = asyncio.create_task(app(self._scope, self._receive, self._send))
+
+    async def begun(self) -> None:
+        await self._has_begun.wait()
+
+    async def ended(self) -> str:
+        await self._answer
+        return self.text
+
+    async def _receive(self):
+        await asyncio.Event().wait()
+
+    async def _send(self, message) -> None:
+        self.text += message.get("body", b"").decode()
+        if self.text:
+            self._has_begun.set()
+
+
+@pytest.mark.parametrize("end", ["signed out", "idle for too long", "the key revoked"])
+async def test_a_stream_ends_soon_after_its_caller_may_watch_no_longer(app, client, caller, opened, end):
+    services, engine = caller.services, caller.services.engine
+    made = await client.post("/v1/videos/generations", json={"prompt": "a paper boat"}, headers=caller.headers)
+    by_key = end == "the key revoked"
+    watching = Watching(app, f"/v1/tasks/{made.json()['id']}/events", caller.headers if by_key else with_cookie(opened))
+    await watching.begun()
+
+    if end == "signed out":
+        await services.sessions.close(caller.account.id, opened.session.id)
+    elif by_key:
+        await services.keys.revoke(caller.key.id)
+    else:
+        await once(
+            engine,
+            "UPDATE sessions SET seen_at = now() - interval '13 hours' WHERE account_id = $1",
+            (caller.account.id,),
+        )
+    await services.tasks.cancel(cookies.principal_of(opened.session), made.json()["id"])  # it looks at once
+    first, last = (await watching.ended()).strip().split("\n\n")
+
+    assert first.startswith("event: task.updated")
+    assert last.startswith("event: error")
+    assert ("invalid_api_key" if by_key else "session_ended") in last

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
+from sqlalchemy import event
 
-from app.values import new_id, task_public_id
+from app.db import once
+from app.errors import TooManyRequests
+from app.generation.tasks import MOST_WATCHED
+from app.values import find_task_id, new_id, task_public_id
 
 VIDEO = {"prompt": "a paper boat", "resolution": "480p", "duration": 4}
 FIELDS = {
@@ -205,6 +210,71 @@ async def test_watching_a_task_ends_with_its_final_state(client, caller, queued)
     assert answer.headers["x-task-id"] == queued["id"]
     assert event == "event: task.updated"
     assert json.loads(data.removeprefix("data: "))["task"]["status"] == "cancelled"
+
+
+async def unchecked() -> None:
+    """The caller may always watch on."""
+
+
+@pytest.fixture
+async def watch(caller, services, queued):
+    """Begin to watch the task: the views that come are the caller's own."""
+    principal = await services.callers.authenticate(caller.key.secret, peer=None)
+    begun = []
+
+    async def watch():
+        views = services.tasks.changes(principal, queued["id"], check=unchecked)
+        begun.append(views)
+        await anext(views)
+        return views
+
+    yield watch
+    for views in begun:
+        await views.aclose()
+
+
+async def test_who_watches_costs_no_query_until_there_is_news(caller, services, queued, watch):
+    everybody, asked, looked = [await watch() for _ in range(15)], list[str](), asyncio.Semaphore(0)
+
+    def note(_connection, _cursor, statement, *_) -> None:
+        if "FROM tasks" in statement:
+            asked.append(statement)
+            looked.release()
+
+    event.listen(services.engine.sync_engine, "before_cursor_execute", note)
+    try:
+        news = [asyncio.create_task(anext(views)) for views in everybody]
+        for _ in range(2):
+            await looked.acquire()
+        assert len(asked) == 2, "one for all of them, a second after the other"
+        await once(services.engine, "UPDATE tasks SET progress = 40 WHERE account_id = $1", (caller.account.id,))
+        assert {(await one).progress for one in news} == {40}
+        assert sum("AS files" in statement for statement in asked) == len(everybody), "each has read it once"
+    finally:
+        event.remove(services.engine.sync_engine, "before_cursor_execute", note)
+
+    rest = [asyncio.create_task(anext(views)) for views in everybody]
+    view = await services.queries.find(find_task_id(queued["id"]))
+    assert await services.ledger.cancel(view.id, view.lease_token)  # nobody tells: it is seen
+    assert {(await one).public_status for one in rest} == {"cancelled"}
+
+
+async def test_an_account_may_watch_so_many_tasks_at_once(client, caller, services, queued, watch):
+    watching = [await watch() for _ in range(MOST_WATCHED)]
+
+    refused = await client.get(f"/v1/tasks/{queued['id']}/events", headers=caller.headers)
+
+    assert refused.status_code == 429
+    assert int(refused.headers["retry-after"]) > 0
+    error = refused.json()["error"]
+    assert (error["reason"], "?wait=60" in error["message"]) == ("too_many_requests", True)
+    await watching.pop().aclose()
+    watching.append(await watch())
+    with pytest.raises(TooManyRequests):
+        await watch()
+    await services.tasks.cancel(await services.callers.authenticate(caller.key.secret, peer=None), queued["id"])
+    ended = await client.get(f"/v1/tasks/{queued['id']}/events", headers=caller.headers)  # it is no stream any more
+    assert ended.status_code == 200
 
 
 async def test_no_answer_tells_where_the_work_was_done(client, caller, services):

@@ -113,8 +113,10 @@ async def second(services: Services, settings: Settings) -> str:
 
 async def all_settled(services: Services, ids: list[UUID]) -> None:
     async with asyncio.timeout(60):
-        while len(await services.queries.settled_among(ids)) < len(ids):  # noqa: ASYNC110 - the database is asked
+        looks = await services.queries.looks(ids)
+        while not all(look.is_final for look in looks.values()):
             await asyncio.sleep(0.05)
+            looks = await services.queries.looks(ids)
 
 
 def first_of(services: Services) -> str:

@@ -133,7 +133,9 @@ async def search_accounts(
     openapi_extra=documented(AccountCreate),
 )
 async def create_account(
-    actor: AdminActor, services: ServicesDep, body: Annotated[AccountCreate, Depends(reads(AccountCreate))]
+    actor: AdminActor,
+    services: ServicesDep,
+    body: Annotated[AccountCreate, Depends(reads(AccountCreate, creates=True))],
 ) -> Response:
     account = await services.accounts.create(body.email, name=body.name, is_admin=body.is_admin, actor=actor)
     return json_answer(AdminAccount.of(account), status=201)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
+from app.api.body import KEY_HEADER
 from app.errors import BodyTooLarge, InvalidParameter, MissingParameter, UnsupportedMediaType
 
 MAX_BYTES = 256 * 1024
@@ -26,10 +27,21 @@ class Body(BaseModel):
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
-def reads(kind: type[B], *, may_be_empty: bool = False) -> Callable[[Request], Coroutine[Any, Any, B]]:
-    """Make the dependency that reads a body. It stands after the principal in every signature: keys come first."""
+def reads(
+    kind: type[B], *, may_be_empty: bool = False, creates: bool = False
+) -> Callable[[Request], Coroutine[Any, Any, B]]:
+    """Make the dependency that reads a body. It stands after the principal in every signature: keys come first.
+
+    ``creates``: what this makes is in no answer twice, so an Idempotency-Key is refused, and not ignored.
+    """
 
     async def read(request: Request) -> B:
+        if creates and KEY_HEADER in request.headers:
+            raise InvalidParameter(
+                f"'{KEY_HEADER}' cannot be used here: what this request makes is in one answer and not kept for a "
+                "repeat. Leave the header out, and look at what there is before you send it again.",
+                param=KEY_HEADER,
+            )
         data = await _read(request)
         return parsed(kind, b"{}" if may_be_empty and not data else data)
 

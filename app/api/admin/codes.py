@@ -167,7 +167,7 @@ async def search_codes(
     openapi_extra=documented(CodesCreate),
 )
 async def create_codes(
-    actor: AdminActor, services: ServicesDep, body: Annotated[CodesCreate, Depends(reads(CodesCreate))]
+    actor: AdminActor, services: ServicesDep, body: Annotated[CodesCreate, Depends(reads(CodesCreate, creates=True))]
 ) -> Response:
     batch = await services.codes.create(
         count=body.count,

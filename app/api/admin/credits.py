@@ -13,6 +13,7 @@ from app.accounts.users import account_public_id
 from app.api.admin.bodies import Body, documented, reads
 from app.api.admin.deps import AdminActor
 from app.api.admin.queries import REASON, Limit, Reference, Since, Until, moment
+from app.api.admin.repeats import REPEATABLE, Repeat, check_one_name, replayed
 from app.api.deps import ServicesDep
 from app.api.openapi import errors
 from app.api.v1.answers import csv_answer, json_answer, wants_csv
@@ -26,6 +27,7 @@ from app.errors import (
     BalanceTooHigh,
     BelowHeld,
     DatabaseUnavailable,
+    IdempotencyKeyReused,
     InvalidParameter,
     MissingParameter,
     ScopeMissing,
@@ -40,6 +42,7 @@ WRITE = errors(
     InvalidParameter,
     MissingParameter,
     ReferenceConflict,
+    IdempotencyKeyReused,
     BelowHeld,
     BalanceTooHigh,
     ScopeMissing,
@@ -133,14 +136,16 @@ class DailyUsageReply(Wire):
     response_model=CreditsPosted,
     responses=WRITE,
     operation_id="post_credits",
-    openapi_extra=documented(CreditsPost),
+    openapi_extra=documented(CreditsPost) | REPEATABLE,
 )
 async def post_credits(
     actor: AdminActor,
     services: ServicesDep,
     account: Reference,
+    repeat: Repeat,
     body: Annotated[CreditsPost, Depends(reads(CreditsPost))],
 ) -> Response:
+    check_one_name(repeat, body.reference)
     account_id = (await services.accounts.get(account)).id
     posting = await services.ledger.post(
         account_id,
@@ -149,9 +154,10 @@ async def post_credits(
         reference=body.reference,
         reason=body.reason,
         expires_at=moment(body.expires_at),
+        repeat=repeat,
         actor=actor,
     )
-    return json_answer(CreditsPosted.of(account_id, posting))
+    return json_answer(CreditsPosted.of(account_id, posting), headers=replayed(repeat, is_new=posting.is_new))
 
 
 @router.get(

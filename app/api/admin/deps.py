@@ -11,6 +11,7 @@ from app.accounts.principal import ADMIN_SCOPE, Principal
 from app.api.deps import requires
 from app.api.errors import request_id_of
 from app.catalog.book import Book
+from app.catalog.inspection import Inspector
 from app.journal import Actor
 
 AdminPrincipal = Annotated[Principal, Depends(requires(ADMIN_SCOPE))]
@@ -32,3 +33,12 @@ async def get_book(request: Request) -> Book:
 
 
 BookDep = Annotated[Book, Depends(get_book)]
+
+
+async def get_inspector(request: Request) -> Inspector:
+    services: Any = request.app.state.services
+    inspector: Inspector = services.inspector
+    return inspector
+
+
+InspectorDep = Annotated[Inspector, Depends(get_inspector)]

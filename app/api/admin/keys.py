@@ -168,7 +168,7 @@ async def create_key(
     actor: AdminActor,
     services: ServicesDep,
     account: Reference,
-    body: Annotated[KeyCreate, Depends(reads(KeyCreate))],
+    body: Annotated[KeyCreate, Depends(reads(KeyCreate, creates=True))],
 ) -> Response:
     for model in body.models or ():
         services.catalog.get_model(model)
@@ -209,7 +209,10 @@ async def get_key(actor: AdminActor, services: ServicesDep, key: KeyId) -> Respo
     openapi_extra=documented(KeyRotate),
 )
 async def rotate_key(
-    actor: AdminActor, services: ServicesDep, key: KeyId, body: Annotated[KeyRotate, Depends(reads(KeyRotate))]
+    actor: AdminActor,
+    services: ServicesDep,
+    key: KeyId,
+    body: Annotated[KeyRotate, Depends(reads(KeyRotate, creates=True))],
 ) -> Response:
     minted = await services.keys.rotate(parse_key_id(key), timedelta(hours=body.overlap_hours), actor=actor)
     return await _with_secret(services, minted.id, minted.secret)

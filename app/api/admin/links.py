@@ -63,7 +63,7 @@ async def create_sign_in_link(
     actor: AdminActor,
     services: ServicesDep,
     account: Reference,
-    body: Annotated[LinkCreate, Depends(reads(LinkCreate))],
+    body: Annotated[LinkCreate, Depends(reads(LinkCreate, creates=True))],
 ) -> Response:
     if body.purpose == "reset" and body.reason is None:
         raise MissingParameter("reason")

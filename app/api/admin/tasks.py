@@ -12,6 +12,7 @@ from starlette.responses import Response
 from app.accounts.key_info import parse_key_id
 from app.api.admin.bodies import Body, documented, reads
 from app.api.admin.deps import AdminActor
+from app.api.admin.repeats import REPEATABLE, Repeat, check_one_name, replayed
 from app.api.admin.task_wire import AdminTask, AdminTaskDetail, AdminTaskList, RefundReply, TaskState
 from app.api.deps import ServicesDep
 from app.api.errors import note_task
@@ -25,6 +26,7 @@ from app.errors import (
     AccountNotFound,
     BalanceTooHigh,
     DatabaseUnavailable,
+    IdempotencyKeyReused,
     InvalidParameter,
     KeyNotFound,
     MissingParameter,
@@ -37,7 +39,7 @@ from app.generation.repairs import MAX_REFERENCE_CHARS
 from app.journal import MAX_REASON_CHARS
 from app.spreadsheets import csv_text
 from app.tasks.queries import PUBLIC_STATUS, FoundTask, TaskSearch
-from app.values import MAX_CREDITS, find_task_id
+from app.values import MAX_CREDITS, find_task_id, task_public_id
 from app.wiring import Services
 
 router = APIRouter(prefix="/admin/v1/tasks", tags=["Administration"])
@@ -81,7 +83,8 @@ class TaskRefund(Body):
 @router.get(
     "",
     summary="Search tasks",
-    description="Newest first, of all accounts, deleted ones too. Send `last_id` as `after` for the next page. "
+    description="Newest first, of all accounts, deleted ones too. Send `last_id` as `after` for the next page. A "
+    "filter that few match looks back by parts: while `has_more` is true, also with no task, `last_id` goes on. "
     "`Accept: text/csv` gives a spreadsheet.",
     response_model=AdminTaskList,
     responses=CSV | READ,
@@ -127,11 +130,12 @@ async def search_tasks(
         after=None if after is None else _after(after),
         limit=limit,
     )
-    found, has_more = await services.queries.search(wanted)
+    page = await services.queries.search(wanted)
     if wants_csv(request):
-        return csv_answer(tasks_csv(found), "tasks.csv")
-    last_id = found[-1].public_id if found else None
-    return json_answer(AdminTaskList(data=[AdminTask.of(task) for task in found], last_id=last_id, has_more=has_more))
+        return csv_answer(tasks_csv(page.items), "tasks.csv")
+    last_id = None if page.last is None else task_public_id(page.last)
+    data = [AdminTask.of(task) for task in page.items]
+    return json_answer(AdminTaskList(data=data, last_id=last_id, has_more=page.has_more))
 
 
 @router.get(
@@ -193,20 +197,22 @@ async def resolve_task(
     summary="Give captured credits back",
     description="Never more than the task was charged, less what was given back before.",
     response_model=RefundReply,
-    responses=errors(*WRITE, NothingToRefund, BalanceTooHigh, ReferenceConflict),
+    responses=errors(*WRITE, NothingToRefund, BalanceTooHigh, ReferenceConflict, IdempotencyKeyReused),
     operation_id="refund_task",
-    openapi_extra=documented(TaskRefund),
+    openapi_extra=documented(TaskRefund) | REPEATABLE,
 )
 async def refund_task(
     actor: AdminActor,
     services: ServicesDep,
     task_id: TaskId,
+    repeat: Repeat,
     body: Annotated[TaskRefund, Depends(reads(TaskRefund))],
 ) -> Response:
+    check_one_name(repeat, body.reference)
     refund = await services.repairs.refund(
-        task_id, reason=body.reason, actor=actor, credits=body.credits, reference=body.reference
+        task_id, reason=body.reason, actor=actor, credits=body.credits, reference=body.reference, repeat=repeat
     )
-    return json_answer(RefundReply.of(task_id, refund))
+    return json_answer(RefundReply.of(task_id, refund), headers=replayed(repeat, is_new=refund.is_new))
 
 
 async def _detail(services: Services, task_id: str) -> Response:

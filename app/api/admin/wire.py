@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from app.api.v1.wire import Wire, unix
+from app.catalog.inspection import Check
 from app.catalog.routes import RouteInfo
 from app.catalog.upstreams import UpstreamInfo
 from app.requests import Operation
@@ -50,6 +52,43 @@ class UpstreamAccount(Wire):
 class UpstreamList(Wire):
     object: Literal["list"] = "list"
     data: list[UpstreamAccount]
+
+
+class UpstreamCheck(Wire):
+    name: Literal["state", "secret", "routes", "host", "vendor", "models"]
+    ok: bool
+    """Nothing is wrong, as far as anybody can tell."""
+    outcome: Literal["good", "bad", "unknown"]
+    found: str
+    took_ms: int | None
+    """How long the host or the vendor took."""
+    missing_models: list[str]
+    """Of `models`: upstream models of routes that the vendor's own list lacks."""
+
+    @classmethod
+    def of(cls, check: Check) -> UpstreamCheck:
+        return cls(
+            name=check.name,
+            ok=check.is_good,
+            outcome=check.outcome,
+            found=check.found,
+            took_ms=check.took_ms,
+            missing_models=list(check.missing),
+        )
+
+
+class UpstreamTest(Wire):
+    """What a look at an account found. Nothing was charged, and nothing was changed."""
+
+    object: Literal["upstream.test"] = "upstream.test"
+    upstream: str
+    ok: bool
+    checks: list[UpstreamCheck]
+
+    @classmethod
+    def of(cls, name: str, checks: Sequence[Check]) -> UpstreamTest:
+        shown = [UpstreamCheck.of(check) for check in checks]
+        return cls(upstream=name, ok=all(check.ok for check in shown), checks=shown)
 
 
 class ModelRoute(Wire):

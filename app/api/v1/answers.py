@@ -41,8 +41,11 @@ def wants_csv(request: Request) -> bool:
 
 
 def csv_answer(text: str, filename: str) -> Response:
-    headers = {"content-disposition": f'attachment; filename="{filename}"', "cache-control": "no-store"}
-    return Response(text, media_type="text/csv", headers=headers)
+    return Response(text, media_type="text/csv", headers=csv_headers(filename))
+
+
+def csv_headers(filename: str) -> dict[str, str]:
+    return {"content-disposition": f'attachment; filename="{filename}"', "cache-control": "no-store"}
 
 
 async def rendered_answer(rendered: Rendered, *, headers: dict[str, str]) -> Response:

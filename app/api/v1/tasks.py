@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-from app.api.deps import ServicesDep, SignDep, TasksPrincipal, require_write
+from app.api.deps import CheckDep, ServicesDep, SignDep, TasksPrincipal, require_write
 from app.api.openapi import EVENTS, POLL_HEADERS, TASK_HEADERS, errors
 from app.api.v1 import wire
 from app.api.v1.answers import json_answer, task_answer, task_headers
@@ -31,7 +31,8 @@ TASK_REPLY: dict[int | str, dict[str, Any]] = {200: {"headers": TASK_HEADERS}}
 @router.get(
     "",
     summary="List tasks",
-    description="Newest first. Send `last_id` as `after` for the next page.",
+    description="Newest first. Send `last_id` as `after` for the next page. A filter that few tasks match looks back a "
+    "part at a time: while `has_more` is true, also with no task, `last_id` goes on from there.",
     response_model=wire.TaskList,
     responses=errors(InvalidParameter, ScopeMissing, DatabaseUnavailable),
     operation_id="list_tasks",
@@ -54,7 +55,7 @@ async def list_tasks(
     )
     page = await services.tasks.page(principal, wanted, after=after)
     tasks = [wire.Task.of(view, sign) for view in page.items]
-    return json_answer(wire.TaskList(data=tasks, has_more=page.has_more, **wire.page_ends(page.items)))
+    return json_answer(wire.TaskList(data=tasks, has_more=page.has_more, **wire.page_ends(page)))
 
 
 @router.get(
@@ -79,19 +80,25 @@ async def get_task(
     "/{task_id}/events",
     summary="Watch a task",
     description='Server-sent events named `task.updated`, `{"type": "task.updated", "task": {...}}`: one at once, '
-    "one for each change, the last with the final state.",
+    "one for each change, the last with the final state. An account watches up to 20 tasks at once; one more is a 429.",
     response_class=Response,
     responses={200: {"content": EVENTS}, **READ_ERRORS},
     operation_id="watch_task",
 )
 async def watch_task(
-    task_id: TaskId, request: Request, principal: TasksPrincipal, services: ServicesDep, sign: SignDep
+    task_id: TaskId,
+    request: Request,
+    principal: TasksPrincipal,
+    services: ServicesDep,
+    sign: SignDep,
+    check: CheckDep,
 ) -> Response:
     def frame(view: TaskView) -> Rendered:
         task = wire.Task.of(view, sign).model_dump(mode="json")
         return render_event("task.updated", {"type": "task.updated", "task": task})
 
-    return await stream(request, services.tasks.changes(principal, task_id), frame, headers=task_headers)
+    views = services.tasks.changes(principal, task_id, check=check)
+    return await stream(request, views, frame, headers=task_headers)
 
 
 @router.post(

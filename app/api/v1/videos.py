@@ -137,7 +137,7 @@ async def list_videos(
     wanted = TaskFilter(operations=VIDEO_OPERATIONS, limit=limit, ascending=order == "asc")
     page = await services.tasks.page(principal, wanted, after=after)
     videos = [wire.Video.of(view, sign) for view in page.items]
-    return json_answer(wire.VideoList(data=videos, has_more=page.has_more, **wire.page_ends(page.items)))
+    return json_answer(wire.VideoList(data=videos, has_more=page.has_more, **wire.page_ends(page)))
 
 
 @router.get(

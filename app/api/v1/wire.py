@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.requests import Operation
-from app.tasks.queries import StoredFile, TaskView
-from app.values import utcnow
+from app.tasks.queries import StoredFile, TaskPage, TaskView
+from app.values import task_public_id, utcnow
 
 Sign = Callable[[str, str], str]
 """Makes a fresh signed URL of a task's file: public id, kind (image, video, thumbnail, gif)."""
@@ -246,11 +246,11 @@ def remixed(view: TaskView, sign: Sign) -> dict[str, Any]:
     return Task.of(view, sign).model_dump(mode="json") | Video.of(view, sign).model_dump(mode="json")
 
 
-def page_ends(items: Sequence[TaskView]) -> dict[str, str | None]:
-    """Return the cursors of a page: the SDK continues after the top-level ``last_id``."""
+def page_ends(page: TaskPage) -> dict[str, str | None]:
+    """Return the cursors of a page: the SDK continues after the top-level ``last_id``, also of an empty page."""
     return {
-        "first_id": items[0].public_id if items else None,
-        "last_id": items[-1].public_id if items else None,
+        "first_id": page.items[0].public_id if page.items else None,
+        "last_id": None if page.last is None else task_public_id(page.last),
     }
 
 
