@@ -28,6 +28,7 @@ USER = (
         (
             Item("/console", _("Home"), "house"),
             Item("/console/playground", _("Playground"), "wand-sparkles"),
+            Item("/console/models", _("Models"), "boxes"),
             Item("/console/gallery", _("Gallery"), "images"),
             Item("/console/tasks", _("Tasks"), "list-checks"),
         ),

@@ -38,6 +38,7 @@ from app.console.user import (
     usage,
     webhooks,
 )
+from app.console.user import models as catalogue
 from app.console.visitor import ConsoleRoute, SessionDep
 from app.errors import RouteNotFound
 
@@ -49,6 +50,7 @@ PAGES: tuple[APIRouter, ...] = (
     usage.router,
     ledger.router,
     prices.router,
+    catalogue.router,
     playground.router,
     gallery.router,
     previews.router,

@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, Response
 
 from app.accounts.sessions import Session
 from app.api.errors import request_id_of
-from app.console import i18n, static, wording
+from app.console import i18n, refusals, static, wording
 from app.console.navigation import navigation
 
 HERE = Path(__file__).parent
@@ -118,6 +118,7 @@ def _environment(language: str) -> Environment:
         extensions=["jinja2.ext.i18n", "jinja2.ext.do"],
     )
     environment.install_gettext_callables(texts.gettext, texts.ngettext, newstyle=True)  # type: ignore[attr-defined]
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "ensure_ascii": False}  # people read it
     environment.globals.update(
         asset=static.address,
         icon=icon,
@@ -137,6 +138,7 @@ def _environment(language: str) -> Environment:
         duration=texts.duration,
         size=texts.size,
         time=_timed(texts),
+        said=lambda text: refusals.said(text, texts) or text,
     )
     return environment
 

@@ -6,11 +6,12 @@ the tests run it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.accounts.principal import USER_SCOPES
 from app.catalog.load import Catalog
+from app.console.wording import _
 from app.requests import Operation
 
 VARIABLE = "MEDIAGATE_KEY"
@@ -20,6 +21,15 @@ FROM_ENVIRONMENT = {
     "python": f'os.environ["{VARIABLE}"]',
     "node": f"process.env.{VARIABLE}",
 }
+WORDS = (
+    _("A red fox in fresh snow"),
+    _("A red fox runs through fresh snow"),
+    _("The fox wears a blue scarf"),
+    _("pick takes one value out of a JSON answer."),
+    _("OpenAI closed its own video service, so its SDK warns; the calls work here."),
+    _("Waits 60 seconds at most: ask again while the status is queued or in_progress."),
+)
+"""Prompts and remarks, in the reader's language. They stand within quotes of every kind, and so hold none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +43,23 @@ class Snippet:
         return LANGUAGES[self.language]
 
 
-def snippets(name: str, base_url: str, *, model: str = "", key: str | None = None) -> list[Snippet]:
+def snippets(
+    name: str, base_url: str, *, model: str = "", key: str | None = None, gettext: Callable[[str], str] = str
+) -> list[Snippet]:
     """Return one call in all languages. Without a key it is read from the environment, where it is better kept."""
     return [
-        Snippet(language, _filled(text, language, base_url, model, key))
+        Snippet(language, _filled(_said(text, gettext), language, base_url, model, key))
         for language, text in zip(LANGUAGES, CALLS[name], strict=True)
     ]
 
 
 def first_call(
-    catalog: Catalog, base_url: str, key: str, scopes: Sequence[str], models: Sequence[str] | None
+    catalog: Catalog,
+    base_url: str,
+    key: str,
+    scopes: Sequence[str],
+    models: Sequence[str] | None,
+    gettext: Callable[[str], str] = str,
 ) -> list[Snippet]:
     """Return what a new key can do at once: an image, a video where it may make no image, or a look at the models."""
     for scope, name, operation, wish in (
@@ -55,8 +72,14 @@ def first_call(
             if operation in model.operations and (models is None or model.id in models)
         ]
         if scope in (scopes or USER_SCOPES) and fit:
-            return snippets(name, base_url, model=wish if wish in fit else fit[0], key=key)
-    return snippets("models", base_url, key=key)
+            return snippets(name, base_url, model=wish if wish in fit else fit[0], key=key, gettext=gettext)
+    return snippets("models", base_url, key=key, gettext=gettext)
+
+
+def _said(text: str, gettext: Callable[[str], str]) -> str:
+    for words in WORDS:
+        text = text.replace(words, gettext(words))
+    return text
 
 
 def _filled(text: str, language: str, base_url: str, model: str, key: str | None) -> str:

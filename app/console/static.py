@@ -11,7 +11,7 @@ from pathlib import Path
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.console import i18n
+from app.console import i18n, refusals
 from app.errors import RouteNotFound
 
 router = APIRouter(include_in_schema=False)
@@ -50,8 +50,12 @@ def assets() -> dict[str, Asset]:
         if path.suffix in TYPES
     }
     for language in i18n.LANGUAGES:
-        found[f"texts.{language}.js"] = Asset.of(i18n.script(language).encode(), TYPES[".js"])
+        found[f"texts.{language}.js"] = Asset.of(_texts(language).encode(), TYPES[".js"])
     return found
+
+
+def _texts(language: str) -> str:
+    return i18n.script(language) + refusals.script(language)
 
 
 @cache

@@ -7,10 +7,12 @@ that was sent twice is done once (`once`).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Annotated, Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import structlog
 from fastapi import Depends, Request
@@ -20,13 +22,15 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.responses import RedirectResponse, Response
 
+from app.accounts.forms import Sending, SentBefore
 from app.accounts.sessions import Session
 from app.api.deps import ServicesDep
 from app.api.errors import public_error, request_id_of
+from app.api.errors import render as render_error
 from app.api.session import CSRF_HEADER, check_origin, check_token, read_session
-from app.console import shell, wording
+from app.console import refusals, shell
 from app.console.navigation import place_of
-from app.errors import InvalidParameter, MediagateError, MethodNotAllowed, RouteNotFound
+from app.errors import InvalidParameter, MediagateError, MethodNotAllowed, RouteNotFound, SessionEnded
 from app.journal import Actor
 from app.values import new_id
 from app.wiring import Services
@@ -36,6 +40,7 @@ log = structlog.get_logger(__name__)
 LOGIN = "/console/login"
 MAX_FORM_BYTES = 2 * 1024 * 1024
 MAX_FIELDS = 500
+NUMBER = re.compile(r"[+-]?([0-9]{1,18}|[0-9]{1,3}(,[0-9]{3}){1,5})")
 FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
@@ -135,19 +140,18 @@ class Form:
 
     def number(self, name: str) -> int | None:
         """Return a whole number, or None when it was left empty. Raises: InvalidParameter."""
-        text = self.text(name).replace(",", "").replace("_", "")
+        text = self.text(name)
         if not text:
             return None
-        try:
-            return int(text)
-        except ValueError:
-            raise InvalidParameter(f"'{name}' must be a whole number.", param=name) from None
+        if not NUMBER.fullmatch(text):  # a comma groups thousands or is nothing: 1,5 is neither 15 nor 1.5
+            raise _no_number(name)
+        return int(text.replace(",", ""))
 
     def needed(self, name: str) -> int:
         """Raises: InvalidParameter, also when it was left empty."""
         value = self.number(name)
         if value is None:
-            raise InvalidParameter(f"'{name}' must be a whole number.", param=name)
+            raise _no_number(name)
         return value
 
     def is_on(self, name: str) -> bool:
@@ -157,7 +161,7 @@ class Form:
         """Note why the form cannot be done; it is shown again, to be sent again. Raises: ``error``, if it is ours."""
         if error.status >= 500:
             raise error
-        message = wording.of_error(error, shell.texts_of(request))
+        message = refusals.of_error(error, shell.texts_of(request))
         if error.param and error.param in self.fields:
             self.errors[error.param] = message
         else:
@@ -167,15 +171,27 @@ class Form:
         return self
 
 
+def _no_number(name: str) -> InvalidParameter:
+    return InvalidParameter(f"'{name}' must be a whole number of at most 18 digits, such as 1500 or 1,500.", param=name)
+
+
 def blank(**fields: object) -> Form:
     """Return a form to be shown for the first time, with these values in it."""
     return Form({name: ["" if value is None else str(value)] for name, value in fields.items()}, id=str(new_id()))
 
 
 async def read_form(request: Request, session: SessionDep) -> Form:
-    """Read a form, after its origin and token were checked.
+    """Read a form, and check its origin and the session's token. Raises: CsrfFailed, InvalidParameter."""
+    form = await read_open_form(request)
+    if session is not None:
+        check_token(session, request.headers.get(CSRF_HEADER) or form.text("csrf"))
+    return form
 
-    Raises: CsrfFailed; InvalidParameter, BodyTooLarge.
+
+async def read_open_form(request: Request) -> Form:
+    """Read a form by which somebody signs in: its page may be older than the session that another tab has opened.
+
+    Raises: CsrfFailed, unless a page of ours sent it; InvalidParameter.
     """
     check_origin(request)
     size = request.headers.get("content-length")
@@ -203,26 +219,32 @@ async def read_form(request: Request, session: SessionDep) -> Form:
         await sent.close()
     form = Form(fields, files)
     form.id = form.text("form_id")
-    if session is not None:
-        check_token(session, request.headers.get(CSRF_HEADER) or form.text("csrf"))
     return form
 
 
 FormDep = Annotated[Form, Depends(read_form)]
+OpenFormDep = Annotated[Form, Depends(read_open_form)]
 
 
-async def once(visitor: Visitor, form: Form) -> bool:
-    """Whether this showing of a form is done for the first time; ask right before doing it.
+def once(visitor: Visitor, form: Form, *, back: str) -> AbstractAsyncContextManager[Sending]:
+    """Do what a form asks for in this block, for the first time or not at all: what creates, pays or corrects.
 
-    What then fails is shown again under another id. A form without an id was not made by a page of ours: it counts as
-    sent before.
+    One call of a service, so that what fails is not done. ``back``: where to look for what was done. Raises:
+    SentBefore, which `ConsoleRoute` answers.
     """
-    return await visitor.services.forms.claim(visitor.account_id, form.id)
+    return visitor.services.forms.once(visitor.account_id, form.id, back=back)
 
 
-def sent_before(visitor: Visitor, *, back: str) -> Response:
-    """Answer a form that was sent twice."""
-    return visitor.page("sent_before.html", status=409, back=back, place=place_of(back))
+def _sent_before(request: Request, sent: SentBefore) -> Response:
+    return shell.render(
+        request,
+        "sent_before.html",
+        status=409,
+        back=sent.back,
+        place=place_of(sent.back),
+        is_done=sent.is_done,
+        nav=None,
+    )
 
 
 # --- forms that change a row ----------------------------------------------------------------------------------------
@@ -290,6 +312,8 @@ class ConsoleRoute(APIRoute):
                 return await handler(request)
             except SignInNeeded:
                 return _to_sign_in(request)
+            except SentBefore as sent:
+                return _sent_before(request, sent)
             except Exception as error:  # noqa: BLE001 - what is not ours is logged with its traceback
                 return error_page(request, public_error(error, request))
 
@@ -297,9 +321,28 @@ class ConsoleRoute(APIRoute):
 
 
 def _to_sign_in(request: Request) -> Response:
-    query = f"?{request.url.query}" if request.url.query else ""
-    back = f"{request.url.path}{query}" if request.method == "GET" else "/console"
+    """Lead to the sign-in, and from there back. A script is told: its page tells its person, who may have typed."""
+    request.scope.setdefault("state", {})["reason"] = SessionEnded.reason  # for the metrics
+    if request.headers.get("hx-request") == "true":
+        headers = {"hx-reswap": "none", "hx-trigger": "signed-out"}
+        return Response(status_code=SessionEnded.status, headers={**shell.HEADERS, **headers})
+    if request.headers.get("accept", "").startswith("application/json"):
+        return render_error(SessionEnded(), request)
+    back = _back_to(request)
+    if request.method != "GET":
+        return go(request, LOGIN, next=None if back == "/console" else back, ended=1)
     return go(request, LOGIN + ("" if back == "/console" else f"?next={quote(back, safe='')}"))
+
+
+def _back_to(request: Request) -> str:
+    """Return the page that was asked for, or the one whose form was sent."""
+    if request.method == "GET":
+        return safe_next(f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path)
+    try:
+        form = urlsplit(request.headers.get("referer", ""))
+    except ValueError:
+        return "/console"
+    return safe_next(f"{form.path}?{form.query}" if form.query else form.path)
 
 
 def error_page(request: Request, error: MediagateError) -> Response:
@@ -308,7 +351,7 @@ def error_page(request: Request, error: MediagateError) -> Response:
     headers = {} if error.retry_after_s is None else {"retry-after": str(error.retry_after_s)}
     if isinstance(error, MethodNotAllowed):
         headers["allow"] = "GET, POST"
-    message = wording.of_error(error, shell.texts_of(request))
+    message = refusals.of_error(error, shell.texts_of(request))
     if request.headers.get("hx-request") == "true":
         notice = {"notice": {"kind": "error", "text": message, "request_id": request_id_of(request)}}
         headers |= {"hx-reswap": "none", "hx-trigger": json.dumps(notice)}  # ASCII: a header holds nothing else
@@ -319,7 +362,7 @@ def error_page(request: Request, error: MediagateError) -> Response:
 
 
 def safe_next(target: str | None) -> str:
-    """Return where to go after signing in: a page of the console, never another site."""
+    """Return where to go after signing in: a page of the console, never another site; in ASCII, as headers are."""
     if target and target.startswith("/console") and "//" not in target and "\\" not in target and target.isprintable():
-        return target
+        return quote(target, safe="/%?=&+,:;@!$'()*~#[]")
     return "/console"

@@ -1,16 +1,13 @@
 """What the console says in a reader's language: errors by their reason, notices after a form, names of states.
 
-Errors of our services are English sentences of the API. Those that people meet often are said again here; the others
-are shown as they are.
+Errors that say more than their reason have their sentences in `sentences`; `refusals` tells which is shown.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from app.console.i18n import Texts
-from app.errors import MediagateError
 
 
 def _(message: str) -> str:
@@ -53,59 +50,21 @@ ERRORS: Mapping[str, str] = {
     "too_many_requests": _("Too many requests. Wait a little, then try again."),
     "provider_unavailable": _("No upstream can make this right now. Try again in a moment."),
     "upstream_error": _("The upstream could not make this. Try again, or choose another model."),
+    "result_unavailable": _("The result could not be had from the upstream. Try again."),
+    "queue_full": _("The queue of this model is full. Try again later."),
+    "task_cancelled": _("The task was cancelled."),
+    "redeem_code_not_found": _("There is no such redeem code."),
+    "body_too_large": _("This file is too large."),
+    "range_not_satisfiable": _("This part of the file does not exist."),
+    "unsupported_media_type": _("This kind of data is not taken here."),
+    "session_ended": _("This session has ended. Sign in again."),
+    "signature_expired": _("This link is expired or not valid. Load the page again for a fresh one."),
+    "missing_api_key": _("The API key is missing or not valid."),
+    "invalid_api_key": _("The API key is missing or not valid."),
+    "ip_not_allowed": _("This key may not be used from this address."),
+    "metrics_closed": _("Metrics are not open to this page."),
+    "invalid_metrics_token": _("Metrics are not open to this page."),
 }
-
-SENTENCES = frozenset(
-    {
-        _(
-            "The account of this e-mail address was registered with a password. Sign in with that password, or ask "
-            "your administrator for a link to reset it."
-        ),
-        _("This code is not known here. Check its letters and digits."),
-        _("This code was redeemed by another account already."),
-        _("This code was withdrawn."),
-        _("This code has expired."),
-        _("A password has 12 to 128 characters."),
-        _("This password is too easy to guess. A few unrelated words make a good one."),
-        _("'name' must be 1 to 100 printable characters."),
-        _("'name' must be at most 100 printable characters."),
-        _("'name' must be 1 to 100 characters on one line."),
-        _("'budget' must be a whole number of credits, 0 or more."),
-        _("'budget' must be a whole number."),
-        _("'rpm' must be a whole number."),
-        _("'max_in_flight' must be a whole number."),
-        _("'low_credits' must be a whole number."),
-        _("'low_credits' must be a whole number from 1, or null."),
-        _("'amount' must be a whole number."),
-        _("'amount' must be a whole number up to 9007199254740991, and not 0."),
-        _("'amount' must be between 1 and 9007199254740991 credits."),
-        _("'count' must be a whole number."),
-        _("'count' must be between 1 and 1000."),
-        _("'credits' must be a whole number."),
-        _("'priority' must be a whole number."),
-        _("'weight' must be a whole number."),
-        _("'concurrency' must be a whole number."),
-        _("'reference' must be 1 to 200 printable characters."),
-        _("'note' must be at most 200 printable characters."),
-        _("'reason' must say why the balance is corrected."),
-        _("'reason' must say why, in 1 to 500 characters."),
-        _("'reason' must be 1 to 500 printable characters."),
-        _("'expires_at' must lie ahead."),
-        _("'expires_at' must lie ahead, and is for credits that are added."),
-        _("'at' lies in the past. Choose now, or a later time (UTC)."),
-        _("'rpm' must be between 1 and 1000000 requests a minute. To stop a key, revoke it."),
-        _("'max_in_flight' must be 0 or more."),
-        _("'max_in_flight' must be between 0 and 100000."),
-        _("The overlap must be between 0 and 30 days."),
-        _("An account has at most 10 webhook endpoints. Delete one first."),
-        _("This delivery is being sent just now. Wait for what comes of it."),
-        _("There is no such batch."),
-        _("An account has at most 100 active keys. Revoke one first."),
-    }
-)
-"""Sentences of our services that say more than their reason: they are shown as they are, in the reader's language."""
-
-_AT_MOST = re.compile(r"'(?P<name>\w+)' may be at most (?P<num>[0-9]+) here\. An administrator can raise it\.")
 
 NOTICES: Mapping[str, str] = {
     "saved": _("Saved."),
@@ -166,6 +125,7 @@ STATES: Mapping[str, tuple[str, str, str]] = {
     "paused": (_("Paused by the vendor"), "pause", "warn"),
     "half_open": (_("Trying again"), "refresh-cw", "warn"),
     "healthy": (_("Healthy"), "heart-pulse", "good"),
+    "resting": (_("Not in use"), "pause", "off"),
     "scheduled": (_("Scheduled"), "clock", "wait"),
     "in_force": (_("In force"), "circle-check", "good"),
     "replaced": (_("Replaced"), "history", "off"),
@@ -197,24 +157,6 @@ OPERATIONS: Mapping[str, str] = {
     "video.edit": _("Video edit"),
     "video.remix": _("Video remix"),
 }
-
-
-def of_error(error: MediagateError, texts: Texts) -> str:
-    if error.reason == "too_many_tries" and error.retry_after_s:
-        wait = texts.ngettext(
-            "Too many tries. Wait %(num)s second, then try again.",
-            "Too many tries. Wait %(num)s seconds, then try again.",
-            error.retry_after_s,
-        )
-        return wait % {"num": texts.number(error.retry_after_s)}
-    limit = _AT_MOST.fullmatch(error.message)
-    if limit:
-        return texts.gettext("'%(name)s' may be at most %(num)s here. An administrator can raise it.") % {
-            "name": limit["name"],
-            "num": texts.number(int(limit["num"])),
-        }
-    known = error.message if error.message in SENTENCES else ERRORS.get(error.reason)
-    return texts.gettext(known) if known else error.message
 
 
 def notice(name: str | None, texts: Texts) -> str | None:

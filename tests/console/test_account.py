@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from app.console.user.account import SESSION_ROWS
 from app.console.user.devices import device
 from tests.console.pages import PASSWORD, make_user, sign_in
 
@@ -19,7 +20,7 @@ async def test_the_name_is_changed_and_shown_as_text(client, services):
     assert page.url == f"{AT}?done=saved"
     assert page.root.one(id="f-name")["value"] == "<img src=x onerror=alert(1)>"
     assert "<img src=x" not in page.html
-    assert (wrong.status, "name" in wrong.alert) == (400, True)
+    assert (wrong.status, "Name" in wrong.alert) == (400, True)
 
 
 async def test_a_new_password_needs_the_old_one_and_ends_the_other_sessions(client, services):
@@ -36,7 +37,7 @@ async def test_a_new_password_needs_the_old_one_and_ends_the_other_sessions(clie
     assert PASSWORD not in wrong.html + short.html
     assert page.url == f"{AT}?done=password-changed"
     assert (await other.get(AT)).status == 303
-    assert await services.logins.sign_in(account.email, new, peer=None) == account.id
+    assert (await services.logins.sign_in(account.email, new, peer=None)).account_id == account.id
 
 
 async def test_sessions_are_listed_in_words_and_ended_one_by_one_or_all(client, services):
@@ -105,3 +106,31 @@ async def test_sessions_are_a_spreadsheet_without_anything_that_opens_one(client
     lines = page.response.text.splitlines()
     assert lines[0] == "id,device,address,seen_at,created_at,expires_at"
     assert {line.split(",")[0] for line in lines[1:]} == {one.id for one in listed}
+
+
+async def test_sessions_are_filtered_by_device_or_address_and_paged(client, services):
+    account = await make_user(services)
+    tab = await sign_in(client, services, account)
+    for number in range(SESSION_ROWS):
+        await services.sessions.open(account.id, user_agent="curl/8.15.0", peer=f"198.51.100.{number}")
+    edge = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/143.0 Safari/537.36 Edg/143.0"
+    await services.sessions.open(account.id, user_agent=edge, peer="203.0.113.9")
+
+    first = await tab.get(AT)
+    [older] = [link for link in first.links if "after=" in link]
+    second = await tab.get(older)
+    by_name, by_address = await tab.get(f"{AT}?q=edge on win"), await tab.get(f"{AT}?q=198.51.100.1")
+    none, gone = await tab.get(f"{AT}?q=%3Cb%3Enobody"), await tab.get(f"{AT}?after=ses_1&q=CURL")
+    csv = await tab.get(f"{AT}?q=edge&format=csv")
+
+    assert (len(first.rows), len(second.rows)) == (SESSION_ROWS, 2)
+    assert set(first.rows).isdisjoint(second.rows)
+    assert [row.split()[0] for row in by_name.rows] == ["Edge"]
+    assert len(by_address.rows) == 11
+    assert (none.rows, "No session matches" in none.text, "<b>nobody" in none.html) == ([], True, False)
+    assert len(gone.rows) == SESSION_ROWS
+    assert len(csv.response.text.splitlines()) == 2
+    assert [form for form in by_name.forms(f"{AT}/sessions/end-others")]
+
+    ended = await tab.post(f"{AT}/sessions/end", on=f"{AT}?q=edge")
+    assert "No session matches" in ended.text

@@ -7,11 +7,15 @@ import re
 import pytest
 
 from app import db
+from app.console.admin.setting_words import MEANINGS
+from app.credits.audit import STORAGE_LOCK
 from app.errors import InvalidParameter
 from app.generation.journal import AuditSearch
 from app.journal import Actor
+from app.settings import explain_settings
+from app.values import task_public_id
 from tests.console.pages import PASSWORD, Tab, filled, make_user, sign_in
-from tests.factories import PEPPER, finish_task, make_key
+from tests.factories import PEPPER, accept_task, finish_task, make_key
 
 HOSTILE = "<script>alert('x')</script>"
 USERS, KEYS, CODES = "/console/admin/users", "/console/admin/keys", "/console/admin/codes"
@@ -88,7 +92,7 @@ async def test_a_new_user_gets_credits_and_a_link_that_is_shown_once_and_works(c
 async def test_a_user_that_cannot_be_made_leaves_the_form_as_it_was(services, boss):
     taken = boss.account.email
     for fields, problem in (
-        ({"email": taken}, "exists already"),
+        ({"email": taken}, "There is an account"),
         ({"email": HOSTILE}, "is not an e-mail address"),
         ({"email": "x@example.test", "credits": "0"}, "must be between 1 and"),
         ({"email": "x@example.test", "credits": "many"}, "must be a whole number"),
@@ -187,7 +191,7 @@ async def test_a_correction_is_looked_at_first_and_then_done_once(services, boss
         ({"amount": "-1001", "reason": "x"}, "cannot be lowered"),
         ({"amount": "0", "reason": "x"}, "and not 0"),
         ({"amount": "ten", "reason": "x"}, "must be a whole number"),
-        ({"amount": "1", "reason": ""}, "'reason' must be"),
+        ({"amount": "1", "reason": ""}, "'Reason' must be"),
     ],
 )
 async def test_a_correction_that_cannot_be_is_refused_before_it_is_confirmed(services, boss, fields, problem):
@@ -292,7 +296,18 @@ async def test_the_audit_shows_what_was_before_and_what_is_now(services, boss):
     assert "account.update" in csv.response.text
 
 
-async def test_settings_say_where_they_come_from_and_hold_no_secret(boss):
+async def test_the_audit_shows_no_field_that_stayed_as_it_was(services, boss):
+    await services.ledger.top_up(boss.account.id, 100, ref=f"audit:{boss.account.id}", actor="test")
+    task = await accept_task(services.engine, await make_key(services.engine, boss.account))
+    await services.repairs.cancel(task_public_id(task), reason="Asked for", actor=Actor("test"))
+
+    page = await boss.get(f"/console/admin/audit?target=task:{task_public_id(task)}&action=task.cancel")
+
+    [change] = page.root.all("dl", class_="diff")
+    assert {line.one("dt").text for line in change.all("div")} == {"charge", "status"}  # and not the hold
+
+
+async def test_settings_say_what_they_are_for_and_where_from_and_hold_no_secret(boss, settings):
     page = await boss.get("/console/admin/settings")
     csv = await boss.get("/console/admin/settings?format=csv")
 
@@ -301,6 +316,10 @@ async def test_settings_say_where_they_come_from_and_hold_no_secret(boss):
     assert any("MEDIAGATE_KEY_PEPPER" in row and "Set" in row for row in page.rows)
     found = await boss.get("/console/admin/settings?q=public_url")
     assert ["http://gateway.test" in row for row in found.rows] == [True]
+    assert any(
+        "MEDIAGATE_RESULT_TTL_S" in row and "How long results are kept" in row and "7 days" in row for row in page.rows
+    )
+    assert {setting.name for setting in explain_settings(settings)} == set(MEANINGS)
 
 
 async def test_the_storage_is_compared_with_the_disk_when_somebody_asks(services, boss):
@@ -313,6 +332,10 @@ async def test_the_storage_is_compared_with_the_disk_when_somebody_asks(services
     assert page.status == 200
     assert "but its object" in page.text
     assert any("Results Ready" in row for row in page.rows)
+    async with db.only_one(services.engine, STORAGE_LOCK):  # somebody else, in another process
+        page = await boss.post("/console/admin/storage/check", on="/console/admin/storage")
+    assert "Somebody else compares" in page.text
+    assert "but its object" not in page.text
 
 
 async def test_the_dashboard_tells_how_it_goes_and_whether_the_books_are_right(services, boss):

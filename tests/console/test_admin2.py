@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from aiohttp import web
+from pydantic import SecretStr
 
 from app.catalog.exchange import dump
+from app.catalog.inspection import SENTENCES
+from app.console.admin.upstreams import FOUND
 from app.generation.journal import AuditSearch
+from app.journal import Actor
 from app.requests import Operation
 from app.values import task_public_id
 from tests.console.pages import Page, Tab, filled, sign_in
@@ -85,7 +91,7 @@ async def test_a_changed_price_is_seen_explained_and_done_once(services, boss):
     assert any(f"{before} {before + 40} +40" in row for row in shown.rows)
     assert await credits(services, MODEL, quality="hd") == before
     unsaid = await boss.post(apply, {"reason": " "})
-    assert (unsaid.status, "'reason' must say why" in unsaid.alert) == (400, True)
+    assert (unsaid.status, "'Reason' must say why" in unsaid.alert) == (400, True)
     unsure = await boss.post(apply, {"reason": "x", "at": "2030-01-01T00:00"})
     assert (unsure.status, "choose it above" in unsure.alert) == (400, True)
     past = await boss.post(apply, {"reason": "x", "when": "at", "at": "2020-01-01T00:00"})
@@ -159,7 +165,7 @@ async def test_an_entry_is_edited_as_yaml_and_a_mistake_is_named(services, boss)
 async def test_a_model_is_withdrawn_brought_back_and_as_in_the_file(services, boss):
     here = f"{MODELS}/{WITHDRAWN}"
     page = await boss.post(f"{here}/withdraw", {"reason": ""}, on=f"{here}/withdraw")
-    assert (page.status, "'reason' must say why" in page.alert) == (400, True)
+    assert (page.status, "'Reason' must say why" in page.alert) == (400, True)
 
     for move, state in (("withdraw", "withdrawn"), ("restore", "offered"), ("file", "offered")):
         await boss.get(f"{here}/{move}")
@@ -236,6 +242,7 @@ async def test_an_upstream_and_its_route_live_and_die_and_the_secret_is_never_sh
 
     checks = await boss.post(f"{here}/test", on=here)
     assert "Nothing was sent that costs anything" in checks.text
+    assert "Vendor This provider works on this machine" in checks.text
     for verb, state in (("drain", "draining"), ("enable", "active"), ("disable", "disabled")):
         await boss.post(f"{here}/{verb}", on=here)
         assert (await services.book.upstreams.get("second")).state == state
@@ -255,6 +262,67 @@ async def test_an_upstream_and_its_route_live_and_die_and_the_secret_is_never_sh
     ]  # fmt: skip
 
 
+async def test_a_vendor_s_answer_is_shown_with_its_time_and_in_the_reader_s_language(client, services, boss):
+    async def answer(request: web.Request) -> web.Response:
+        if request.headers.get("authorization") != f"Bearer {SECRET}":
+            return web.json_response({"error": {"code": "invalid_api_key", "message": HOSTILE}}, status=401)
+        return web.json_response({"data": [{"id": "theirs"}]})
+
+    app = web.Application()
+    app.router.add_get("/v1/models", answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    here, url = f"{UPSTREAMS}/asked", f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    await services.book.upstreams.add(
+        "asked", provider="openai", base_url=url, secret=SecretStr(SECRET), actor=Actor("test")
+    )
+    for model, theirs in ((MODEL, "theirs"), (OTHER, HOSTILE)):
+        await services.book.routes.add(model, "asked", theirs, actor=Actor("test"))
+
+    good = await boss.post(f"{here}/test", on=here)
+    await services.book.upstreams.rotate("asked", SecretStr("sk-wrong-0123456789"), actor=Actor("test"))
+    refused = await boss.post(f"{here}/test", on=here)
+    await services.logins.set_preferences(boss.account.id, "zh_CN", "system")
+    chinese = await boss.post(f"{here}/test", on=here)
+    await runner.cleanup()
+
+    assert re.search(r"Vendor The vendor accepted the secret\. \d+ ms", good.text)
+    assert f"Not in the vendor's list: {HOSTILE} ({OTHER})." in good.text
+    assert "Bad" in [icon["aria-label"] for icon in good.root.all("svg")]
+    assert "Vendor The vendor refused the secret: status 401: invalid_api_key" in refused.text
+    assert "厂商拒绝了" in chinese.text
+    for page in (good, refused, chinese):
+        assert (SECRET in page.html, HOSTILE in page.html) == (False, False)
+    await services.book.upstreams.delete("asked", actor=Actor("test"))
+
+
+async def test_an_upstream_s_secret_is_write_only_and_leaves_for_no_open_network(services, boss, monkeypatch):
+    monkeypatch.setattr(services.book.upstreams, "_needs_https", True)  # as in production
+    path, here = f"{UPSTREAMS}/new", f"{UPSTREAMS}/guarded"
+    fields = {"name": "guarded", "provider": "openai", "secret": SECRET, "base_url": "http://api.example.com/v1"}
+
+    refused = await boss.post(path, fields, on=path)
+    made = await boss.post(path, {"base_url": "http://127.0.0.1:9/v1", "secret": SECRET})
+    moved = await boss.post(here, {"base_url": "http://api.example.com/v1", "secret": SECRET}, on=here)
+    unsealed = await boss.post(here, {"base_url": "https://api.example.com/v1"}, on=here)
+
+    for page, status in ((refused, 400), (made, 200), (moved, 400), (unsealed, 400)):
+        assert (page.status, SECRET in page.html) == (status, False)
+        held = [one for one in page.root.all("input") if one["name"] == "secret"]
+        assert held
+        assert {(one["type"], one["value"], one["autocomplete"]) for one in held} == {("password", "", "off")}
+    for page in (refused, moved):
+        assert "must be an https:// address" in page.text
+    assert "give the secret again" in unsealed.text
+    assert (await services.book.upstreams.get("guarded")).base_url == "http://127.0.0.1:9/v1"
+    await services.book.upstreams.delete("guarded", actor=Actor("test"))
+
+
+def test_every_sentence_of_an_inspection_is_translated():
+    assert set(SENTENCES) == FOUND
+
+
 # --- tasks ----------------------------------------------------------------------------------------------------------
 
 
@@ -271,7 +339,7 @@ async def test_tasks_are_put_right_for_a_reason_once_each(client, services, boss
     ):
         at, path = f"{TASKS}/{task}", f"{TASKS}/{task}/{verb}"
         page = await boss.post(path, fields | {"reason": " "}, on=at)
-        assert (page.status, "reason" in page.alert) == (400, True), page.text
+        assert (page.status, "Reason" in page.alert) == (400, True), page.text
         assert (await resend(boss, path, fields | {"reason": f"{verb} {HOSTILE}"})).status == 409
         assert await audited(services, f"task:{task}") == [(action, f"{verb} {HOSTILE}")]
         assert HOSTILE not in (await boss.get(at)).html

@@ -9,6 +9,7 @@ import re
 import pytest
 
 from app.console import snippets
+from app.console.i18n import texts
 from app.console.user.docs import CALLS, PARTS
 from tests.console.pages import sign_in
 
@@ -43,6 +44,22 @@ async def test_the_python_programs_joined_are_one_and_the_json_of_the_curl_lines
     bodies = re.findall(r"-d '(.+?)'", "\n".join(shown["curl"]))
     assert len(bodies) == 4
     assert all(json.loads(body)["prompt"] for body in bodies)
+
+
+async def test_in_chinese_the_programs_ask_in_chinese_and_are_as_whole(tab, services):
+    await services.logins.set_preferences(tab.account.id, "zh_CN", "system")
+    page = await tab.get("/console/docs")
+    shown = {
+        language: "\n".join(panel.one("code").raw for panel in page.root.all(role="tabpanel", data_language=language))
+        for language in snippets.LANGUAGES
+    }
+
+    ast.parse(shown["python"])
+    bodies = [json.loads(body) for body in re.findall(r"-d '(.+?)'", shown["curl"])]
+    assert {body["prompt"] for body in bodies} == {"雪地里的一只红狐狸", "红狐狸在雪地里奔跑"}
+    assert all("fox " not in text and "雪地里的一只红狐狸" in text for text in shown.values())
+    chinese = texts("zh_CN").gettext
+    assert not any(re.search("['\"`\\\\$]", chinese(words)) for words in snippets.WORDS)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from app.console import i18n, shell, static
 from app.console.visitor import safe_next
+from app.journal import SYSTEM
 from tests.console.pages import OURS, Tab, sign_in
 
 CONSOLE = Path(shell.__file__).parent
@@ -122,7 +123,8 @@ async def test_a_session_that_was_stolen_is_worth_nothing_after_the_sign_out(cli
     assert "mg" not in tab.cookies
     assert (await thief.get("/console/account")).response.headers["location"].startswith("/console/login")
     made = await thief.send("/console/keys", {"csrf": token}, follow=False)
-    assert made.response.headers["location"] == "/console/login"
+    assert made.response.headers["location"] == "/console/login?ended=1"
+    assert "nothing was changed" in (await thief.get(made.response.headers["location"])).alert
     assert await services.keys.list(tab.account.id) == []
 
 
@@ -148,6 +150,61 @@ def test_after_the_sign_in_nobody_is_led_away(target):
 
 def test_after_the_sign_in_somebody_is_where_they_wanted_to_go():
     assert safe_next("/console/tasks?status=failed&q=a%2Fb") == "/console/tasks?status=failed&q=a%2Fb"
+    assert safe_next("/console/tasks?q=狐狸") == "/console/tasks?q=%E7%8B%90%E7%8B%B8"
+
+
+async def test_a_script_is_told_that_the_session_has_ended_and_its_page_stays(client, services):
+    tab = await sign_in(client, services)
+    await services.sessions.end_all(tab.account.id, reason="a test", actor=SYSTEM)
+
+    fragment = await tab.get("/console/balance", headers={"hx-request": "true", "hx-request-type": "partial"})
+    script = await tab.get("/console/session", headers={"accept": "application/json"})
+
+    told = fragment.response.headers
+    assert (fragment.status, told["hx-trigger"], told["hx-reswap"]) == (401, "signed-out", "none")
+    assert "hx-redirect" not in told
+    assert (script.status, script.response.json()["error"]["reason"]) == (401, "session_ended")
+
+
+@pytest.mark.parametrize(
+    ("came_from", "leads_to"),
+    [
+        ("http://gateway.test/console/admin/models?q=a", "%2Fconsole%2Fadmin%2Fmodels%3Fq%3Da&"),
+        ("https://evil.test//evil", ""),
+        ("http://[", ""),
+    ],
+)
+async def test_a_form_that_came_too_late_leads_back_to_its_page(client, came_from, leads_to):
+    page = await Tab(client).send(
+        "/console/account/profile", {"name": "x"}, headers={"referer": came_from}, follow=False
+    )
+
+    found = page.response.headers["location"]
+    assert found == "/console/login?" + (f"next={leads_to}" if leads_to else "") + "ended=1"
+
+
+async def test_a_page_that_was_left_learns_the_token_of_a_newer_session(client, services):
+    tab = await sign_in(client, services)
+    page = await tab.get("/console/account")
+    other = await sign_in(client, services, tab.account)
+
+    told = (await other.get("/console/session")).response
+
+    assert page.root.one("meta", name_="csrf")["data-account"] == told.json()["account"] == tab.account.public_id
+    assert told.json()["csrf"] not in ("", csrf_of(tab))
+    assert told.headers["cache-control"] == "no-store"
+
+
+async def test_a_sign_out_leaves_nothing_in_the_browser_and_works_when_the_session_is_gone_already(client, services):
+    tab = await sign_in(client, services)
+    await tab.get("/console/account")
+    await services.sessions.end_all(tab.account.id, reason="a test", actor=SYSTEM)
+
+    page = await tab.post("/console/logout", follow=False)
+
+    assert page.response.headers["location"] == "/console/login?done=signed-out"
+    assert page.response.headers["clear-site-data"] == '"cache", "storage"'
+    assert "mg" not in tab.cookies
 
 
 @pytest.mark.parametrize(

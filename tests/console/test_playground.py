@@ -73,7 +73,7 @@ async def test_a_run_is_there_after_a_reload_and_its_settings_can_be_used_again(
     assert found["start"]["model"] == "gpt-image-2"
     assert found["start"]["prompt"] == SCRIPT
     assert found["start"]["values"].items() >= {"size": "16:9", "quality": "hd", "background": "opaque"}.items()
-    assert (await tab.get(f"/console/playground/{task_id}/ahead")).response.json() == {"ahead": None}
+    assert (await tab.get(f"/console/playground/{task_id}/ahead")).response.json() == {"ahead": None, "isMore": False}
 
 
 async def test_what_is_somebody_elses_is_not_there(client: AsyncClient, services: Services, tab: Tab) -> None:
@@ -122,7 +122,7 @@ async def test_a_search_of_many_prompts_goes_on_where_one_page_stopped(
 ) -> None:
     first = await make_picture(client, tab, "A paper boat")
     second = await make_picture(client, tab, "A fox")
-    monkeypatch.setattr("app.tasks.queries.WINDOW", 1)
+    monkeypatch.setattr("app.tasks.lists.SCATTERED", 1)
 
     page = await tab.get("/console/gallery?q=boat")
 
@@ -132,7 +132,23 @@ async def test_a_search_of_many_prompts_goes_on_where_one_page_stopped(
     assert await tiles(tab, f"?q=boat&after={second}") == [first]
 
 
+async def test_results_lead_to_those_beside_them_that_the_filter_lets_through(client: AsyncClient, tab: Tab) -> None:
+    old, other, new = [await make_picture(client, tab, prompt) for prompt in ("a boat", "a fox", "one boat more")]
+
+    async def beside(task_id: str, query: str) -> dict[str, str]:
+        page = await tab.get(f"/console/gallery/{task_id}{query}")
+        assert f"/console/gallery{query}" in page.links
+        return {link["rel"]: link["href"] for link in page.root.all("a") if link["rel"] in ("prev", "next")}
+
+    assert await beside(other, "") == {"prev": f"/console/gallery/{new}", "next": f"/console/gallery/{old}"}
+    assert await beside(new, "") == {"next": f"/console/gallery/{other}"}
+    assert await beside(old, "?q=boat") == {"prev": f"/console/gallery/{new}?q=boat"}
+    page = await tab.get("/console/gallery?q=boat")
+    assert page.root.all("a", class_="tile")[0]["href"] == f"/console/gallery/{new}?q=boat"
+    assert "API key Console" in (await tab.get(f"/console/gallery/{new}")).text
+
+
 async def tiles(tab: Tab, query: str = "") -> list[str]:
     page = await tab.get(f"/console/gallery{query}")
     assert page.status == 200
-    return [link["href"].rpartition("/")[2] for link in page.root.all("a", class_="tile")]
+    return [link["href"].partition("?")[0].rpartition("/")[2] for link in page.root.all("a", class_="tile")]

@@ -16,12 +16,13 @@ import pytest
 from PIL import Image
 
 from app import db
-from app.generation.previews import Previews
+from app.api.session import principal_of
+from app.generation.previews import MOST_WAITING, Previews
 from app.media.checks import Checker, open_pool
 from app.storage.base import new_key
 from app.storage.room import Room
 from app.values import new_id, task_public_id
-from tests.console.pages import sign_in
+from tests.console.pages import Tab, sign_in
 from tests.factories import finish_task, make_key, request_of
 
 AT_ONCE = 2
@@ -96,7 +97,7 @@ async def test_a_large_picture_is_shown_small_by_every_list_and_kept_by_the_brow
     answer = (await tab.get(address)).response
 
     assert answer.headers["content-type"] == "image/webp"
-    assert answer.headers["cache-control"] == "private, max-age=86400, immutable"
+    assert answer.headers["cache-control"] == "private, no-cache"
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert len(answer.content) < 60_000
@@ -105,6 +106,23 @@ async def test_a_large_picture_is_shown_small_by_every_list_and_kept_by_the_brow
         shown = (await tab.get(page)).root.all("img", src=address)
         assert len(shown) == 1
         assert {"width", "height", "loading", "decoding"} <= shown[0].attributes.keys()
+
+
+async def test_a_browser_shows_the_picture_it_kept_only_while_its_reader_may_see_it(client, services, tab, key):
+    task = await made(services, key, drawn())
+    address, kept = f"/console/preview/{task.public_id}/0", Tab(client, dict(tab.cookies))
+    known = {"if-none-match": (await tab.get(address)).response.headers["etag"]}
+
+    same = await kept.get(address, headers=known)
+    other = await kept.get(address, headers={"if-none-match": '"other"'})
+    await services.tasks.delete(principal_of(await services.sessions.find(tab.cookies["mg"])), task.public_id)
+    deleted = await kept.get(address, headers=known)
+    await tab.post("/console/logout", on="/console/account")
+    signed_out = await kept.get(address, headers=known)
+
+    assert (same.status, same.response.content) == (304, b"")
+    assert same.response.headers["etag"] == known["if-none-match"]
+    assert [other.status, deleted.status, signed_out.status] == [200, 404, 303]
 
 
 async def test_somebody_elses_picture_or_none_at_all_is_not_found(client, services, tab, key):
@@ -157,16 +175,28 @@ async def test_a_picture_is_made_once_and_by_few_children_however_many_ask(servi
     file = (await made(services, key, drawn((800, 600)))).files[0]
     files = [put(services, replace(file, id=new_id(), storage_key=new_key(new_id())), drawn()) for _ in range(20)]
 
-    one = await asyncio.gather(*(previews.get(file) for _ in range(20)))
+    one = await asyncio.gather(*(previews.get(file, account_id=1) for _ in range(20)))
     assert len(set(one)) == 1
     assert one[0]
     assert len(pool.pids()) == 1
 
-    assert all(await asyncio.gather(*(previews.get(file) for file in files)))
+    assert all(await asyncio.gather(*(previews.get(file, account_id=1) for file in files)))
     assert len(pool.pids()) == AT_ONCE
 
     await pool.close()  # no child can be asked any more
-    assert await previews.get(file) == one[0]
+    assert await previews.get(file, account_id=1) == one[0]
+
+
+async def test_who_asks_for_too_many_at_once_goes_without_and_nobody_else_does(services, key, pool, tmp_path):
+    previews = previews_of(services, pool, tmp_path)
+    file = (await made(services, key, drawn())).files[0]
+    files = [put(services, replace(file, id=new_id(), storage_key=new_key(new_id())), drawn()) for _ in range(6)]
+
+    burst = asyncio.gather(*(previews.get(files[0], account_id=1) for _ in range(MOST_WAITING + 20)))
+    others = asyncio.gather(*(previews.get(file, account_id=2) for file in files[1:]))
+
+    assert sum(picture is None for picture in await burst) == 20
+    assert all(await others)
 
 
 async def test_what_cannot_be_made_is_not_tried_again_at_once_and_a_full_disk_is_no_error(
@@ -178,20 +208,20 @@ async def test_what_cannot_be_made_is_not_tried_again_at_once_and_a_full_disk_is
     (tmp_path / "file").touch()
     full = Room(tmp_path, min_bytes=2**62, min_percent=0)
 
-    assert await previews_of(services, pool, tmp_path, room=full).get(good) is None
-    assert await previews_of(services, pool, tmp_path / "file").get(good) is None
-    assert await previews_of(services, pool, tmp_path).get(lost) is None
+    assert await previews_of(services, pool, tmp_path, room=full).get(good, account_id=1) is None
+    assert await previews_of(services, pool, tmp_path / "file").get(good, account_id=1) is None
+    assert await previews_of(services, pool, tmp_path).get(lost, account_id=1) is None
     assert pool.pids() == []
-    assert await previews_of(services, pool, tmp_path).get(bad) is None
+    assert await previews_of(services, pool, tmp_path).get(bad, account_id=1) is None
     assert pictures(tmp_path) == {bad.id.hex}
 
     await pool.close()
     put(services, bad, drawn())
-    assert await previews_of(services, pool, tmp_path).get(bad) is None
+    assert await previews_of(services, pool, tmp_path).get(bad, account_id=1) is None
     another = open_pool(1)
     [marker] = tmp_path.glob("??/*")
     os.utime(marker, (0, 0))
-    assert await previews_of(services, another, tmp_path).get(bad)
+    assert await previews_of(services, another, tmp_path).get(bad, account_id=1)
     await another.close()
 
 
@@ -199,11 +229,11 @@ async def test_a_picture_goes_with_its_file_and_the_oldest_when_they_fill_too_mu
     tasks = [await made(services, key, drawn()) for _ in range(3)]
     files = [task.files[0] for task in tasks]
     previews = previews_of(services, pool, tmp_path)
-    sizes = [len(await previews.get(file) or b"") for file in files]
+    sizes = [len(await previews.get(file, account_id=1) or b"") for file in files]
     for age_h, file in zip((3, 2, 1), files, strict=True):
         [path] = tmp_path.glob(f"??/{file.id.hex}.webp")
         os.utime(path, (time.time() - age_h * 3600,) * 2)
-    await previews.get(replace(files[0], id=new_id()))  # of a file that nobody has
+    await previews.get(replace(files[0], id=new_id()), account_id=1)  # of a file that nobody has
     await tab.get(f"/console/preview/{tasks[0].public_id}/0")
     assert files[0].id.hex in pictures(services.settings.preview_dir)
 

@@ -115,7 +115,7 @@ async def test_a_link_sets_a_password_once_and_signs_in(tab, services, client, p
     assert (page.status, page.url) == (200, lands_on)
     for again in (await Tab(client).get(at), await Tab(client).send(at, {"password": PASSWORD})):
         assert (again.status, again.title) == (410, "This link no longer works")
-    assert await services.logins.sign_in(account.email, PASSWORD, peer=None) == account.id
+    assert (await services.logins.sign_in(account.email, PASSWORD, peer=None)).account_id == account.id
 
 
 async def test_who_registers_starts_with_credits(tab, services):

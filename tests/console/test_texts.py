@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import json
 
-import pytest
 from babel.messages.catalog import Message
 
-from app.accounts.passwords import checked_password
-from app.accounts.principal import check_budget, check_rpm
-from app.console import i18n, wording
-from app.console.admin.model_forms import reason
-from app.console.visitor import Form
-from app.credits.lines import checked_posting, checked_reference
-from app.errors import InvalidParameter
-from app.journal import checked_reason
+from app.console import i18n
 from tests.console import texts
 
 BRING_UP_TO_DATE = "run: .venv/bin/python -m tests.console.texts"
@@ -84,27 +76,3 @@ def test_scripts_get_the_texts_that_they_use_and_no_others():
 
 def test_the_file_is_what_the_command_would_write():
     assert texts.merge()[0] == texts.PO.read_text(encoding="utf-8"), BRING_UP_TO_DATE
-
-
-@pytest.mark.parametrize(
-    "refuse",
-    [
-        lambda: checked_password("short"),
-        lambda: checked_password("aaaaaaaaaaaaaaaa"),
-        lambda: check_budget(-1, "day"),
-        lambda: Form({"rpm": ["many"]}).number("rpm"),
-        lambda: Form({"budget": ["1.5"]}).number("budget"),
-        lambda: Form({"amount": [""]}).needed("amount"),
-        lambda: reason(Form({"reason": [""]})),
-        lambda: check_rpm(0),
-        lambda: checked_posting("adjust", 5, None, None),
-        lambda: checked_reference(""),
-        lambda: checked_reason(""),
-    ],
-    ids=["short", "easy", "budget", "rpm", "fraction", "amount", "why", "rate", "correction", "reference", "reason"],
-)
-def test_a_sentence_of_a_service_that_is_translated_is_the_one_it_says(refuse):
-    with pytest.raises(InvalidParameter) as refused:
-        refuse()
-
-    assert refused.value.message in wording.SENTENCES

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import event
 
 from app.console import tables
 from app.journal import Actor
@@ -105,6 +107,8 @@ async def test_the_list_is_filtered_paged_and_downloaded_and_holds_only_what_is_
     assert await ids("?type=image&model=model-a&from=2020-01-01&status=completed") == [done[2], done[1]]
     assert await ids(f"?q={done[0].removeprefix('task_').upper()}") == [done[0]]
     assert "No task matches" in (await tab.get(f"/console/tasks?q={theirs}")).text
+    prompt = (await tab.get(f"/console/tasks/{done[0]}")).root.all("p", class_="prompt")[0].text
+    assert await ids(f"?q={prompt.upper()}&key={key.public_id}") == [done[2], done[1]]
     assert "No task matches" in (await tab.get("/console/tasks?to=2020-01-01")).text
 
     rows = table_of(await tab.get("/console/tasks?format=csv"))
@@ -153,6 +157,41 @@ async def test_a_waiting_task_says_its_place_and_is_cancelled_then_deleted(tab, 
     deleted = await tab.post(f"{at}/delete", on=at)
     assert deleted.url.startswith("/console/tasks?")
     assert (await tab.get(at)).status == 404
+
+
+async def test_a_long_queue_is_not_counted_to_its_end(tab, services, key, monkeypatch):
+    for place in ("app.tasks.queries", "app.console.user.tasks", "app.console.user.playground"):
+        monkeypatch.setattr(f"{place}.MOST_AHEAD", 2)
+    ids = [await accept_task(services.engine, key, request=asked(), pool="test/long") for _ in range(5)]
+    at = [task_public_id(task_id) for task_id in ids]
+
+    assert [await services.queries.ahead(task_id) for task_id in ids] == [0, 1, 2, 3, 3]
+    assert "2 tasks ahead of this one" in (await tab.get(f"/console/tasks/{at[2]}")).text
+    assert "More than 2 tasks ahead of this one" in (await tab.get(f"/console/tasks/{at[4]}")).text
+    for number, told in ((2, {"ahead": 2, "isMore": False}), (4, {"ahead": 2, "isMore": True})):
+        assert (await tab.get(f"/console/playground/{at[number]}/ahead")).response.json() == told
+
+
+async def test_what_asks_every_few_seconds_reads_no_more_keys_than_it_shows(tab, services, key):
+    await accept_task(services.engine, key, request=asked())
+    for number in range(3):
+        await make_key(services.engine, tab.account, name=f"Other {number}")
+    asked_for = list[str]()
+
+    def note(_connection, _cursor, statement, *_):
+        asked_for.append(statement)
+
+    event.listen(services.engine.sync_engine, "before_cursor_execute", note)
+    try:
+        pages = [await tab.get(path, headers=PART) for path in ("/console", "/console/tasks")]
+        whole = await tab.get("/console/tasks")
+    finally:
+        event.remove(services.engine.sync_engine, "before_cursor_execute", note)
+
+    assert not [statement for statement in asked_for if "key_budgets" in statement]
+    assert ["Other 1" in page.html for page in (*pages, whole)] == [False, False, True]
+    assert "Shop (.." in pages[1].text
+    assert {found.name for found in await services.keys.names(tab.account.id, of=[key.id, 1])} == {"Shop"}
 
 
 async def test_a_failed_task_names_the_request_that_made_it_and_the_api_says_no_more_than_before(
@@ -277,6 +316,15 @@ async def test_prices_are_listed_in_whole_credits_and_searched(tab, services):
     assert all(row["credits"].isdigit() for row in rows)
 
 
+async def test_prices_without_any_model_say_so(tab, services, monkeypatch):
+    monkeypatch.setattr(services.catalogs, "_current", replace(services.catalog, models={}))
+
+    page, part = await tab.get("/console/prices"), await tab.get("/console/prices?model=x", headers=PART)
+
+    for shown in (page, part):
+        assert (shown.status, "No model is offered" in shown.text) == (200, True)
+
+
 async def test_the_quote_tool_prices_every_model_as_the_gateway_would(tab, services):
     for model in services.catalog.models.values():
         page = await tab.get(f"/console/prices?model={model.id}", headers=PART)
@@ -293,5 +341,5 @@ async def test_the_quote_tool_says_how_a_price_comes_about_and_what_is_wrong(tab
 
     assert "10 s ×" in ten.text
     assert "99" in wrong.text
-    assert "duration" in wrong.root.one("div", class_="alert").text
+    assert "Duration" in wrong.root.one("div", class_="alert").text
     assert another.root.all("p", class_="figure-value")

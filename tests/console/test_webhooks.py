@@ -7,7 +7,7 @@ import pytest
 from app import db
 from app.journal import Actor
 from app.webhooks.deliveries import ONE_OFF
-from tests.console.pages import make_user, sign_in
+from tests.console.pages import filled, make_user, sign_in
 
 HOSTILE = "<script>alert('x')</script>"
 AT = "/console/webhooks"
@@ -47,10 +47,10 @@ async def test_an_endpoint_is_made_and_its_secret_shown_once(tab, services, rece
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"url": "http://169.254.169.254/x"}, "url"),
-        ({"url": "javascript:alert(1)"}, "url"),
-        ({"name": ""}, "name"),
-        ({"event_types": []}, "event_types"),
+        ({"url": "http://169.254.169.254/x"}, "URL"),
+        ({"url": "javascript:alert(1)"}, "URL"),
+        ({"name": ""}, "Name"),
+        ({"event_types": []}, "Events"),
         ({"event_types": ["video.exploded"]}, "video.exploded"),
     ],
 )
@@ -80,6 +80,21 @@ async def test_it_is_changed_paused_and_deleted(tab, services, receiver):
     assert "You disabled it." not in resumed.text
     assert gone.url == f"{AT}?done=deleted"
     assert (await tab.get(at)).status == 404
+
+
+async def test_a_tab_that_is_older_than_a_change_does_not_undo_it(tab, services, receiver):
+    _page, endpoint = await made(tab, services, receiver)
+    at = f"{AT}/{endpoint.public_id}"
+    stale = filled((await tab.get(at)).form(at))
+    await services.webhooks.update(tab.account.id, endpoint.public_id, name="Theirs", event_types=["image.failed"])
+
+    page = await tab.send(at, stale | {"url": [f"{endpoint.url}?mine"]})
+    clash = await tab.send(at, stale | {"name": ["Mine"]})
+    found = await services.webhooks.get(tab.account.id, endpoint.public_id)
+
+    assert (page.url, page.title) == (f"{at}?done=saved", "Theirs")
+    assert (clash.status, "changed this meanwhile" in clash.alert) == (400, True)
+    assert (found.name, found.url, found.event_types) == ("Theirs", f"{endpoint.url}?mine", ("image.failed",))
 
 
 async def test_a_secret_is_replaced_once_for_each_time_the_form_is_shown(tab, services, receiver):
@@ -123,7 +138,7 @@ async def test_the_threshold_and_the_secret_of_one_off_urls(tab, services):
     log = await tab.get(f"{AT}/{ONE_OFF}")
 
     assert set_to.url == f"{AT}?done=saved"
-    assert "low_credits" in wrong.alert
+    assert "Threshold in credits" in wrong.alert
     assert (await services.webhooks.settings(tab.account.id)).low_credits == 50
     secrets = [page.root.one("code", id="secret").text for page in (shown, replaced)]
     assert secrets[0] != secrets[1] == await services.webhook_secrets.of_account(tab.account.id)

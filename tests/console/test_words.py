@@ -35,7 +35,15 @@ def test_an_event_is_told_in_the_readers_language_and_other_peoples_words_stay()
     told = words_of(Event(NOON, "hold", None, "10 credits put aside"), gettext)
     assert (told.what, told.text) == (gettext("Held"), "10 积分")
     assert words_of(Event(NOON, "task.refund", "boss", "a reason"), gettext).text == "a reason"
+    assert words_of(Event(NOON, "task.cancel", "boss", "for fun"), gettext).text == "for fun"
     assert words_of(Event(NOON, "new.word", None, ""), gettext).what == "new.word"
+    assert words_of(Event(NOON, "webhook.made", None, "for example.test"), gettext).text == "发往 example.test"
+    asked = words_of(Event(NOON, "accepted", "a@b.test with key_7 'x y' (..abcd)", "image.edit with m-1"), gettext)
+    assert (asked.text, asked.by) == ("图片编辑，模型 m-1", "a@b.test，密钥 key_7 'x y' (..abcd)")
+    ended = words_of(
+        Event(NOON, "attempt.resolved", "p", "2: failed, moderation, 400, id-1, Blocked, they say"), gettext
+    )
+    assert ended.text == "2: 失败, 内容审核, 400, id-1, Blocked, they say"
 
 
 def test_an_audit_row_of_something_new_leaves_out_what_is_empty() -> None:

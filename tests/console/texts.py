@@ -46,6 +46,8 @@ HEADER = """\
 #   image, picture 图片      prompt 提示词            mask 蒙版              remix 续拍
 #   playground 创作台        gallery 作品            revoke 吊销             suspend, disable 停用
 #   endpoint 端点           delivery 投递           check the books 对账     reference 参考号
+#   answer, response 响应    moderation 内容审核      idempotency key 标识     sign out 退出登录
+#   offered 提供中           withdraw 下架           resolve (a task) 强制结束  pool 账号池
 # The reader is 你. ID, URL, Base URL, Webhook, worker, YAML and JSON stay as they are. Chinese punctuation (，。：、),
 # and a space between Chinese and Latin letters or digits.
 msgid ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
@@ -13,15 +13,13 @@ from starlette.responses import Response
 
 from app.accounts.users import account_public_id
 from app.console import tables
-from app.console.admin.reading import ALL_AT_ONCE, day, number_after
+from app.console.admin.reading import day, number_after
 from app.console.visitor import AdminVisitor, ConsoleRoute
-from app.generation.journal import AuditLog, AuditRow, AuditSearch
+from app.generation.journal import AuditRow, AuditSearch
 
 router = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
 
 AUDIT = "/console/admin/audit"
-MOST_PAGES = 100
-"""Of a file: a search in two million rows."""
 PAGES: Mapping[str, Callable[[str], str]] = {
     "account": lambda number: f"/console/admin/users/{account_public_id(int(number))}",
     "key": lambda number: f"/console/admin/keys/key_{int(number)}",
@@ -76,7 +74,12 @@ async def audit(visitor: AdminVisitor) -> Response:
         limit=tables.PAGE_ROWS,
     )
     if tables.wants_csv(request):
-        return tables.csv_file("audit.csv", COLUMNS, await _all(log, replace(wanted, limit=ALL_AT_ONCE)))
+
+        async def read(after: int | None) -> tuple[Sequence[AuditRow], int | None]:
+            part = await log.page(replace(wanted, after=after, limit=tables.CSV_PAGE_ROWS))
+            return part.rows, part.last if part.has_more else None
+
+        return await tables.csv_pages("audit.csv", COLUMNS, tables.by_parts(read))
     page = await log.page(replace(wanted, after=number_after(request)))
     return visitor.page(
         "admin/audit.html",
@@ -92,18 +95,6 @@ async def audit(visitor: AdminVisitor) -> Response:
     )
 
 
-async def _all(log: AuditLog, wanted: AuditSearch) -> list[AuditRow]:
-    """Return what matches, page after page, also where one between is empty: a search looks back by parts."""
-    found: list[AuditRow] = []
-    for _turn in range(MOST_PAGES):
-        page = await log.page(wanted)
-        found.extend(page.rows)
-        if not page.has_more or len(found) >= tables.CSV_ROWS:
-            break
-        wanted = replace(wanted, after=page.last)
-    return found[: tables.CSV_ROWS]
-
-
 def difference(row: AuditRow) -> list[Line]:
     """Return what changed, field by field; the reason stands beside it."""
     before, after = dict(row.before or {}), dict(row.after or {})
@@ -115,6 +106,7 @@ def difference(row: AuditRow) -> list[Line]:
     return [
         Line(name, _text(before[name]) if name in before else None, _text(after[name]) if name in after else None)
         for name in dict.fromkeys([*before, *after])
+        if not (name in before and name in after and before[name] == after[name])
     ]
 
 

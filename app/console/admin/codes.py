@@ -12,8 +12,8 @@ from starlette.responses import Response
 
 from app.accounts.users import account_public_id
 from app.console import tables
-from app.console.admin.reading import ALL_AT_ONCE, last_day, number_after
-from app.console.visitor import AdminVisitor, ConsoleRoute, Form, FormDep, Visitor, blank, go, once, sent_before
+from app.console.admin.reading import last_day, number_after
+from app.console.visitor import AdminVisitor, ConsoleRoute, Form, FormDep, Visitor, blank, go, once
 from app.credits.redeem import MAX_BATCH, Batch, CodeSearch, CodeState, Kind, RedeemCode
 from app.errors import InvalidParameter, MediagateError
 
@@ -50,10 +50,10 @@ async def codes(visitor: AdminVisitor) -> Response:
         limit=tables.PAGE_ROWS,
     )
     if tables.wants_csv(request):
-        rows = await tables.all_rows(
-            lambda after: search(replace(wanted, after=after, limit=ALL_AT_ONCE)), lambda code: code.id
+        pages = tables.by_rows(
+            lambda after: search(replace(wanted, after=after, limit=tables.CSV_PAGE_ROWS)), lambda code: code.id
         )
-        return tables.csv_file("codes.csv", COLUMNS, rows)
+        return await tables.csv_pages("codes.csv", COLUMNS, pages)
     found, has_more = await search(replace(wanted, after=number_after(request)))
     return visitor.page(
         "admin/codes.html",
@@ -75,16 +75,16 @@ async def new_codes(visitor: AdminVisitor) -> Response:
 async def create_codes(visitor: AdminVisitor, form: FormDep) -> Response:
     try:
         count, amount, expires_at = form.needed("count"), form.needed("amount"), last_day(form, "expires_at")
-        if not await once(visitor, form):
-            return sent_before(visitor, back=CODES)
-        batch = await visitor.services.codes.create(
-            count=count,
-            amount=amount,
-            kind=cast("Kind", form.text("kind")),
-            expires_at=expires_at,
-            note=form.text("note"),
-            actor=visitor.actor,
-        )
+        async with once(visitor, form, back=CODES) as sending:
+            batch = await visitor.services.codes.create(
+                count=count,
+                amount=amount,
+                kind=cast("Kind", form.text("kind")),
+                expires_at=expires_at,
+                note=form.text("note"),
+                actor=visitor.actor,
+            )
+            sending.made = f"{CODES}?batch={batch.id}"
     except MediagateError as error:
         return _new_page(visitor, form.refuse(visitor.request, error), status=error.status)
     return visitor.page("admin/codes_made.html", nav=CODES, batch=batch, text="\n".join(batch.codes), file=_file(batch))

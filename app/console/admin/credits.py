@@ -11,9 +11,9 @@ from starlette.responses import Response
 
 from app.accounts.users import Account
 from app.console import tables
-from app.console.admin.reading import ALL_AT_ONCE, account_of, day, last_day, number_after
+from app.console.admin.reading import account_of, day, last_day, number_after
 from app.console.admin.users import USERS, address
-from app.console.visitor import AdminVisitor, ConsoleRoute, Form, FormDep, Visitor, blank, go, once, sent_before
+from app.console.visitor import AdminVisitor, ConsoleRoute, Form, FormDep, Visitor, blank, go, once
 from app.console.wording import KINDS
 from app.credits.lines import Kind, Preview, checked_reference
 from app.credits.statements import Entry, LedgerSearch
@@ -58,17 +58,16 @@ async def add_credits(visitor: AdminVisitor, account_id: str, form: FormDep) -> 
         kind, amount, expires_at = form.text("kind"), form.needed("amount"), last_day(form, "expires_at")
         if kind not in ("topup", "grant"):
             raise InvalidParameter("'kind' must be one of: topup, grant.", param="kind")
-        if not await once(visitor, form):
-            return sent_before(visitor, back=address(account))
-        posting = await visitor.services.ledger.post(
-            account.id,
-            cast("Kind", kind),
-            amount,
-            reference=form.find("reference"),
-            reason=form.find("reason"),
-            expires_at=expires_at,
-            actor=visitor.actor,
-        )
+        async with once(visitor, form, back=address(account)):
+            posting = await visitor.services.ledger.post(
+                account.id,
+                cast("Kind", kind),
+                amount,
+                reference=form.find("reference"),
+                reason=form.find("reason"),
+                expires_at=expires_at,
+                actor=visitor.actor,
+            )
     except MediagateError as error:
         form.refuse(visitor.request, error)
         return _page(visitor, "admin/credits.html", account, form, status=error.status)
@@ -106,16 +105,15 @@ async def adjust(visitor: AdminVisitor, account_id: str, form: FormDep) -> Respo
     account = await account_of(visitor, account_id)
     try:
         amount = form.needed("amount")
-        if not await once(visitor, form):
-            return sent_before(visitor, back=address(account))
-        posting = await visitor.services.ledger.post(
-            account.id,
-            "adjust",
-            amount,
-            reference=form.find("reference"),
-            reason=form.text("reason"),
-            actor=visitor.actor,
-        )
+        async with once(visitor, form, back=address(account)):
+            posting = await visitor.services.ledger.post(
+                account.id,
+                "adjust",
+                amount,
+                reference=form.find("reference"),
+                reason=form.text("reason"),
+                actor=visitor.actor,
+            )
     except MediagateError as error:
         return _page(visitor, "admin/adjust.html", account, form.refuse(visitor.request, error), status=error.status)
     return go(visitor.request, address(account), done="credits-changed" if posting.is_new else "credits-known")
@@ -134,10 +132,10 @@ async def ledger(visitor: AdminVisitor, account_id: str) -> Response:
     )
     search = visitor.services.statements.search
     if tables.wants_csv(request):
-        rows = await tables.all_rows(
-            lambda after: search(replace(wanted, after=after, limit=ALL_AT_ONCE)), lambda line: line.seq
+        pages = tables.by_rows(
+            lambda after: search(replace(wanted, after=after, limit=tables.CSV_PAGE_ROWS)), lambda line: line.seq
         )
-        return tables.csv_file(f"ledger-{account.public_id}.csv", COLUMNS, rows)
+        return await tables.csv_pages(f"ledger-{account.public_id}.csv", COLUMNS, pages)
     lines, has_more = await search(replace(wanted, after=number_after(request)))
     return visitor.page(
         "admin/ledger.html",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 from fastapi import APIRouter
@@ -11,9 +10,12 @@ from starlette.responses import Response
 
 from app.accounts.users import account_public_id
 from app.console import tables
+from app.console.admin.attention import told
+from app.console.admin.setup import steps_of
+from app.console.admin.timeline_words import REASONS
 from app.console.visitor import AdminVisitor, ConsoleRoute, FormDep, Visitor, go
-from app.generation.journal import AuditSearch
-from app.generation.statistics import PERIODS, Minute, Money, MoneyDay, Outcomes, Period, TopAccount
+from app.generation.faults import Failure
+from app.generation.statistics import PERIODS, Minute, Money, MoneyDay, Outcomes, Period, Pool, TopAccount
 
 router = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
 
@@ -22,9 +24,6 @@ MONEY_DAYS: Mapping[str, int] = {"1h": 7, "24h": 7, "7d": 7, "30d": 30}
 REFRESH_S: Mapping[str, int] = {"1h": 5, "24h": 10, "7d": 60, "30d": 120}
 """The longer the period, the more there is to count, and the less it moves."""
 RATE_MINUTES = 5
-NOBODY = ("up", "seed", "system")
-"""Actors of our own: what a fresh gateway brings along."""
-FIRST_ROWS = 50
 MICROS = 1_000_000
 
 OUTCOMES: Mapping[str, Callable[[Outcomes], object]] = {
@@ -36,6 +35,19 @@ OUTCOMES: Mapping[str, Callable[[Outcomes], object]] = {
     "success_rate": lambda row: row.success_rate,
     "p50_s": lambda row: row.p50_s,
     "p95_s": lambda row: row.p95_s,
+}
+FAILURES: Mapping[str, Callable[[Failure], object]] = {
+    "upstream": lambda row: row.upstream,
+    "reason": lambda row: row.reason,
+    "failed": lambda row: row.failed,
+    "last_at": lambda row: row.last_at,
+}
+QUEUES: Mapping[str, Callable[[Pool], object]] = {
+    "pool": lambda row: row.pool,
+    "queued": lambda row: row.queued,
+    "running": lambda row: row.running,
+    "oldest_queued_s": lambda row: row.oldest_queued_s,
+    "held": lambda row: row.held,
 }
 MONEY: Mapping[str, Callable[[MoneyDay], object]] = {
     "day": lambda row: row.day,
@@ -55,23 +67,13 @@ ACCOUNTS: Mapping[str, Callable[[TopAccount], object]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Something to do before a gateway is really in use, and whether it was done."""
-
-    text: str
-    help: str
-    link: str
-    is_done: bool
-
-
 @router.get(DASHBOARD)
 async def dashboard(visitor: AdminVisitor) -> Response:
     statistics, period = visitor.services.statistics, _period(visitor)
     if tables.wants_csv(visitor.request):
         return await _csv(visitor, period)
     money = await statistics.money(MONEY_DAYS[period])
-    steps = await _steps(visitor)
+    steps = await steps_of(visitor)
     return visitor.page(
         "admin/dashboard.html",
         nav=DASHBOARD,
@@ -79,6 +81,7 @@ async def dashboard(visitor: AdminVisitor) -> Response:
         periods=list(PERIODS),
         steps=steps,
         done=sum(step.is_done for step in steps),
+        is_ready=all(step.is_done for step in steps if step.is_needed),
         minutes=minutes_chart(visitor, await statistics.minutes()),
         outcomes=[
             ("model", await statistics.outcomes(period, by="model")),
@@ -89,7 +92,6 @@ async def dashboard(visitor: AdminVisitor) -> Response:
         costs_charts=costs_charts(visitor, money),
         top=await statistics.top_accounts(period),
         account_public_id=account_public_id,
-        csv=_csv_links(visitor),
         **await _figures(visitor, period),
     )
 
@@ -98,7 +100,7 @@ async def dashboard(visitor: AdminVisitor) -> Response:
 async def figures(visitor: AdminVisitor) -> Response:
     """The part that is asked for again and again."""
     period = _period(visitor)
-    return visitor.page("admin/figures.html", period=period, **await _figures(visitor, period))
+    return visitor.page("admin/figures_live.html", period=period, **await _figures(visitor, period))
 
 
 @router.post(f"{DASHBOARD}/books")
@@ -121,70 +123,14 @@ async def _figures(visitor: Visitor, period: Period) -> dict[str, Any]:
         "rate": sum(one.succeeded + one.failed + one.cancelled for one in recent) / RATE_MINUTES,
         "sums": sums[0] if sums else None,
         "backlog": await services.statistics.backlog(),
+        "concerns": [told(visitor, concern) for concern in await services.attention.look()],
+        "failures": await services.faults.why(period),
+        "reasons": REASONS,
         "books": await services.watch.last_audit(),
         "audits": bool(services.settings.audit_every_s),
         "every_s": REFRESH_S[period],
+        "csv": _csv_links(visitor),
     }
-
-
-async def _steps(visitor: Visitor) -> Sequence[Step]:
-    """Return what is to be set up, each with whether it was done, as the data say."""
-    services, _ = visitor.services, visitor.gettext
-    settings = services.settings
-    upstreams = await services.book.upstreams.list()
-    served = {route.entry.upstream for route in await services.book.routes.list()}
-
-    async def was_done(action: str, *, apart_from: str | None = None) -> bool:
-        rows, _more = await services.audit_log.search(AuditSearch(action=action, limit=FIRST_ROWS))
-        return any(row.actor not in NOBODY and row.target != apart_from for row in rows)
-
-    return (
-        Step(
-            _("Choose a password of your own"),
-            _("So that you can sign in again without a link."),
-            "/console/account",
-            await services.logins.has_password(visitor.account_id),
-        ),
-        Step(
-            _("Add an upstream account with its secret"),
-            _("Until then only the built-in demo models answer."),
-            "/console/admin/upstreams",
-            any(
-                one.has_secret and one.state == "active" and one.provider != "demo" and one.name in served
-                for one in upstreams
-            ),
-        ),
-        Step(
-            _("Look through the prices"),
-            _("The prices that come with the gateway are samples. Set your own."),
-            "/console/admin/models",
-            await was_done("model"),
-        ),
-        Step(
-            _("Create the first user"),
-            _("The invitation link is shown once: send it to the user."),
-            "/console/admin/users/new",
-            await was_done("account.create", apart_from=f"account:{visitor.account_id}"),
-        ),
-        Step(
-            _("Give somebody credits"),
-            _("By hand, or by redeem codes."),
-            "/console/admin/users",
-            await was_done("credits"),
-        ),
-        Step(
-            _("Set MEDIAGATE_PUBLIC_URL"),
-            _("Links to results and invitations begin with it."),
-            "/console/admin/settings?q=PUBLIC_URL",
-            settings.public_url is not None,
-        ),
-        Step(
-            _("Set MEDIAGATE_METRICS_TOKEN"),
-            _("Then your monitoring can read /metrics."),
-            "/console/admin/settings?q=METRICS",
-            settings.metrics_token is not None,
-        ),
-    )
 
 
 # --- charts ---------------------------------------------------------------------------------------------------------
@@ -200,6 +146,7 @@ def minutes_chart(visitor: Visitor, minutes: Sequence[Minute]) -> dict[str, obje
             {"name": _("Cancelled"), "values": [one.cancelled for one in minutes]},
         ],
         "kind": "stacked",
+        "tones": ["good", "bad", "off"],
         "unit": "",
     }
 
@@ -244,7 +191,7 @@ def _csv_links(visitor: Visitor) -> dict[str, str]:
     period = _period(visitor)
     return {
         name: f"{DASHBOARD}?period={period}&format=csv&table={name}"
-        for name in ("model", "upstream", "money", "accounts")
+        for name in ("model", "upstream", "money", "accounts", "failures", "queues")
     }
 
 
@@ -254,6 +201,10 @@ async def _csv(visitor: Visitor, period: Period) -> Response:
         return tables.csv_file("credits.csv", MONEY, (await statistics.money(MONEY_DAYS[period])).days)
     if table == "accounts":
         return tables.csv_file("accounts.csv", ACCOUNTS, await statistics.top_accounts(period))
+    if table == "failures":
+        return tables.csv_file("failures.csv", FAILURES, await visitor.services.faults.why(period))
+    if table == "queues":
+        return tables.csv_file("queues.csv", QUEUES, (await statistics.backlog()).pools)
     if table == "upstream":
         return tables.csv_file("upstreams.csv", OUTCOMES, await statistics.outcomes(period, by="upstream"))
     return tables.csv_file("models.csv", OUTCOMES, await statistics.outcomes(period, by="model"))

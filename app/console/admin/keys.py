@@ -13,7 +13,7 @@ from starlette.responses import Response
 from app.accounts.key_info import KeyInfo, KeySearch, KeyState, parse_key_id
 from app.accounts.principal import SCOPES, USER_SCOPES, Period
 from app.console import tables
-from app.console.admin.reading import ALL_AT_ONCE, account_named, last_day, number_after
+from app.console.admin.reading import account_named, last_day, number_after
 from app.console.key_columns import KEY_COLUMNS
 from app.console.visitor import (
     AdminVisitor,
@@ -26,7 +26,6 @@ from app.console.visitor import (
     go,
     once,
     refused,
-    sent_before,
     showing,
 )
 from app.errors import AccountNotFound, InvalidParameter, KeyNotFound, MediagateError, ModelNotFound
@@ -58,10 +57,10 @@ async def keys(visitor: AdminVisitor) -> Response:
             wanted = replace(wanted, account_id=account.id)
     search = services.keys.search
     if tables.wants_csv(request):
-        rows = await tables.all_rows(
-            lambda after: search(replace(wanted, after=after, limit=ALL_AT_ONCE)), lambda key: key.id
+        pages = tables.by_rows(
+            lambda after: search(replace(wanted, after=after, limit=tables.CSV_PAGE_ROWS)), lambda key: key.id
         )
-        return tables.csv_file("keys.csv", KEY_COLUMNS, rows)
+        return await tables.csv_pages("keys.csv", KEY_COLUMNS, pages)
     found, has_more = await search(replace(wanted, after=number_after(request)))
     return visitor.page(
         "admin/keys.html",
@@ -95,20 +94,20 @@ async def create_key(visitor: AdminVisitor, form: FormDep) -> Response:
         if not scopes:
             raise InvalidParameter("'scopes' must hold at least one.", param="scopes")
         budget, rpm, expires_at = form.number("budget"), form.number("rpm"), last_day(form, "expires_at")
-        if not await once(visitor, form):
-            return sent_before(visitor, back=KEYS)
-        minted = await services.keys.mint(
-            account.id,
-            name=form.text("name"),
-            scopes=scopes,
-            models=models,
-            cidrs=_words(form.raw("cidrs")),
-            budget=budget,
-            period=_period(form),
-            rpm=rpm,
-            expires_at=expires_at,
-            actor=visitor.actor,
-        )
+        async with once(visitor, form, back=KEYS) as sending:
+            minted = await services.keys.mint(
+                account.id,
+                name=form.text("name"),
+                scopes=scopes,
+                models=models,
+                cidrs=_words(form.raw("cidrs")),
+                budget=budget,
+                period=_period(form),
+                rpm=rpm,
+                expires_at=expires_at,
+                actor=visitor.actor,
+            )
+            sending.made = f"{KEYS}/{minted.public_id}"
     except MediagateError as error:
         form.fields.setdefault("scopes", [])
         return _new_page(visitor, form.refuse(visitor.request, error), status=error.status)
@@ -209,9 +208,9 @@ async def rotate(visitor: AdminVisitor, key_id: str, form: FormDep) -> Response:
         hours = form.needed("overlap")
         if hours not in OVERLAPS:
             raise InvalidParameter(f"'overlap' must be one of: {', '.join(map(str, OVERLAPS))}.", param="overlap")
-        if not await once(visitor, form):
-            return sent_before(visitor, back=f"{KEYS}/{key.public_id}")
-        minted = await visitor.services.keys.rotate(key.id, timedelta(hours=hours), actor=visitor.actor)
+        async with once(visitor, form, back=f"{KEYS}/{key.public_id}") as sending:
+            minted = await visitor.services.keys.rotate(key.id, timedelta(hours=hours), actor=visitor.actor)
+            sending.made = f"{KEYS}/{minted.public_id}"
     except MediagateError as error:
         return _rotate_page(visitor, key, form.refuse(visitor.request, error), status=error.status)
     return await _secret_page(visitor, minted.id, minted.secret, replaced=await visitor.services.keys.get(key.id))

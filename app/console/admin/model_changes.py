@@ -5,7 +5,7 @@ Prices, whole entries, withdrawals and returns all become versions; nothing that
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,7 +30,7 @@ from app.console.admin.model_forms import (
     start_form,
 )
 from app.console.admin.models import show_model
-from app.console.visitor import AdminVisitor, ConsoleRoute, Form, FormDep, Visitor, blank, go, once, sent_before
+from app.console.visitor import AdminVisitor, ConsoleRoute, Form, FormDep, Visitor, blank, go, once
 from app.errors import InvalidParameter, MediagateError
 
 router = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
@@ -72,9 +72,10 @@ async def _preview(
 ) -> Response:
     """Raises: what the service says of the change."""
     versions = visitor.services.model_versions
-    difference = await versions.draft(change.model, **change.how)
-    if difference is None:
+    draft = await versions.draft(change.model, **change.how)
+    if draft is None:
         raise InvalidParameter("Nothing differs from what holds now.")
+    difference = draft.change
     examples = await versions.examples(change.model, **change.how)
     entry = state.entry if state is not None else difference.after
     return visitor.page(
@@ -85,7 +86,11 @@ async def _preview(
         state=state,
         change=change,
         difference=difference,
-        labels={one.path: label_of(visitor, entry, one.path) for one in difference.prices},
+        then=draft.then,
+        labels={
+            one.path: label_of(visitor, entry, one.path)
+            for one in (*difference.prices, *(draft.then.change.prices if draft.then else ()))
+        },
         parts=parts_of(difference),
         examples=sorted(examples, key=lambda example: example.before == example.after),
         columns=columns_of(examples),
@@ -94,19 +99,23 @@ async def _preview(
     )
 
 
-async def _apply(visitor: Visitor, change: Change, form: Form) -> Response:
-    """Do it, or show the preview again with what is wrong. Raises: as `_preview`."""
-    state = await find_state(visitor, change.model)
+async def _apply(visitor: Visitor, model: str, form: Form, make: Callable[[], Change]) -> Response:
+    """Do it, or show the preview again with what is wrong. Raises: as ``make``, and as `_preview`."""
+    state, change = await find_state(visitor, model), None
     try:
-        if form.raw("seen") != _seen(state):
-            raise InvalidParameter("The model was changed meanwhile. Look at what your change does now.")
-        why, moment = reason(form), effective_from(form)
-        await visitor.services.model_versions.add(
-            change.model, **change.how, note=why, effective_from=moment, actor=visitor.actor
-        )
+        async with once(visitor, form, back=f"{MODELS}/{model}"):
+            change = make()
+            if form.raw("seen") != _seen(state):
+                raise InvalidParameter("The model was changed meanwhile. Look at what your change does now.")
+            why, moment = reason(form), effective_from(form)
+            await visitor.services.model_versions.add(
+                model, **change.how, note=why, effective_from=moment, actor=visitor.actor
+            )
     except MediagateError as error:
+        if change is None:
+            raise
         return await _preview(visitor, change, state, form.refuse(visitor.request, error), status=error.status)
-    return go(visitor.request, f"{MODELS}/{change.model}", done="scheduled" if moment else "saved")
+    return go(visitor.request, f"{MODELS}/{model}", done="scheduled" if moment else "saved")
 
 
 # --- numbers of the price -------------------------------------------------------------------------------------------
@@ -135,11 +144,9 @@ async def preview_price(visitor: AdminVisitor, model: str, form: FormDep) -> Res
 
 @router.post(MODELS + "/{model}/price/apply")
 async def apply_price(visitor: AdminVisitor, model: str, form: FormDep) -> Response:
-    if not await once(visitor, form):
-        return sent_before(visitor, back=f"{MODELS}/{model}")
     state = await visitor.services.model_versions.get(model)
     try:
-        return await _apply(visitor, _price(visitor, state, form), form)
+        return await _apply(visitor, model, form, lambda: _price(visitor, state, form))
     except MediagateError as error:  # not even its preview can be shown
         return await show_model(visitor, state, form.refuse(visitor.request, error), status=error.status)
 
@@ -192,10 +199,8 @@ async def preview_new(visitor: AdminVisitor, form: FormDep) -> Response:
 
 @router.post(MODELS + "/{model}/entry/apply")
 async def apply_entry(visitor: AdminVisitor, model: str, form: FormDep) -> Response:
-    if not await once(visitor, form):
-        return sent_before(visitor, back=f"{MODELS}/{model}")
     try:
-        return await _apply(visitor, Change(model, document=document(form, "document")), form)
+        return await _apply(visitor, model, form, lambda: Change(model, document=document(form, "document")))
     except MediagateError as error:  # not even its preview can be shown
         state = await find_state(visitor, model)
         form.fields["model"] = [model]
@@ -221,21 +226,20 @@ def _move_page(visitor: Visitor, state: ModelState, move: Move, form: Form, *, s
 async def move_model(visitor: AdminVisitor, model: str, move: Move, form: FormDep) -> Response:
     versions = visitor.services.model_versions
     state = await versions.get(model)
-    if not await once(visitor, form):
-        return sent_before(visitor, back=f"{MODELS}/{model}")
     try:
-        if form.raw("seen") != _seen(state):
-            raise InvalidParameter("The model was changed meanwhile. Look at what your change does now.")
-        why, moment = reason(form), effective_from(form)
-        await versions.add(
-            model,
-            withdraw=move == "withdraw",
-            use_file=move == "file",
-            document=dict(state.entry) if move == "restore" else None,
-            note=why,
-            effective_from=moment,
-            actor=visitor.actor,
-        )
+        async with once(visitor, form, back=f"{MODELS}/{model}"):
+            if form.raw("seen") != _seen(state):
+                raise InvalidParameter("The model was changed meanwhile. Look at what your change does now.")
+            why, moment = reason(form), effective_from(form)
+            await versions.add(
+                model,
+                withdraw=move == "withdraw",
+                use_file=move == "file",
+                document=dict(state.entry) if move == "restore" else None,
+                note=why,
+                effective_from=moment,
+                actor=visitor.actor,
+            )
     except MediagateError as error:
         return _move_page(visitor, state, move, form.refuse(visitor.request, error), status=error.status)
     return go(visitor.request, f"{MODELS}/{model}", done="scheduled" if moment else "saved")

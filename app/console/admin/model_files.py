@@ -17,7 +17,7 @@ from app.console.admin.model_forms import (
     start_form,
 )
 from app.console.shell import HEADERS
-from app.console.visitor import AdminVisitor, ConsoleRoute, Form, FormDep, Visitor, blank, go, once, sent_before
+from app.console.visitor import AdminVisitor, ConsoleRoute, Form, FormDep, Visitor, blank, go, once
 from app.errors import InvalidParameter, MediagateError
 
 router = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
@@ -86,18 +86,17 @@ def _parts(found: Import) -> dict[str, list[Part]]:
 
 @router.post(f"{IMPORT}/apply")
 async def apply_import(visitor: AdminVisitor, form: FormDep) -> Response:
-    if not await once(visitor, form):
-        return sent_before(visitor, back=MODELS)
     form.fields["yaml"] = [document(form, "yaml")]
     try:
-        why, moment = reason(form), effective_from(form)
-        await visitor.services.model_versions.apply(
-            form.raw("yaml"),
-            note=why,
-            actor=visitor.actor,
-            effective_from=moment,
-            withdraw_missing=form.is_on("withdraw_missing"),
-        )
+        async with once(visitor, form, back=MODELS):
+            why, moment = reason(form), effective_from(form)
+            await visitor.services.model_versions.apply(
+                form.raw("yaml"),
+                note=why,
+                actor=visitor.actor,
+                effective_from=moment,
+                withdraw_missing=form.is_on("withdraw_missing"),
+            )
     except MediagateError as error:
         refused = form.refuse(visitor.request, error)
         if "yaml" in refused.errors:

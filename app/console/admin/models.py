@@ -15,8 +15,9 @@ from app.catalog.model import Model
 from app.catalog.prices import PriceEdit
 from app.catalog.pricing import PricePerSecond
 from app.catalog.simulate import Simulation
-from app.catalog.states import ListedVersion, ModelState
-from app.console import shell, tables, wording
+from app.catalog.states import ModelState
+from app.catalog.takeover import ListedVersion
+from app.console import refusals, shell, tables, wording
 from app.console.admin.model_forms import MODELS, Number, label_of, numbers_of
 from app.console.user.prices import SOURCE_SECONDS, TYPES, field_of, given_fields, seconds_of, shown_parameters
 from app.console.visitor import AdminVisitor, ConsoleRoute, Form, FormDep, Visitor, blank, go
@@ -219,5 +220,5 @@ class _Asked:
         except MediagateError as error:
             if error.status >= 500:
                 raise
-            return Answer(name, None, wording.of_error(error, shell.texts_of(self.visitor.request)))
+            return Answer(name, None, refusals.of_error(error, shell.texts_of(self.visitor.request)))
         return Answer(name, simulation, None)

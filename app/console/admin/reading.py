@@ -12,9 +12,6 @@ from app.console import tables
 from app.console.visitor import Form, Visitor
 from app.errors import AccountNotFound, InvalidParameter
 
-ALL_AT_ONCE = 1000
-"""Rows of one read for a spreadsheet."""
-
 
 def number_after(request: Request, prefix: str = "") -> int | None:
     """Return the number of the last row of the page before; None for what is no number: then it is the first page."""

@@ -8,7 +8,8 @@ from starlette.responses import Response
 from app.catalog.routes import RouteInfo, find_route_id
 from app.catalog.rows import KEEP
 from app.console import tables, wording
-from app.console.admin.upstreams import UPSTREAMS, options_of, route_lines, shown_options
+from app.console.admin.health import route_lines
+from app.console.admin.upstreams import UPSTREAMS, options_of, shown_options
 from app.console.visitor import (
     AdminVisitor,
     ConsoleRoute,
@@ -20,7 +21,6 @@ from app.console.visitor import (
     go,
     once,
     refused,
-    sent_before,
     showing,
 )
 from app.errors import InvalidParameter, MediagateError, ModelRouteNotFound
@@ -63,20 +63,20 @@ async def create_route(visitor: AdminVisitor, form: FormDep) -> Response:
     try:
         options, operations = options_of(form), _operations(form)
         priority, weight = form.needed("priority"), form.needed("weight")
-        if not await once(visitor, form):
-            return sent_before(visitor, back=UPSTREAMS)
-        made = await visitor.services.book.routes.add(
-            form.text("model"),
-            form.text("upstream"),
-            form.text("upstream_model"),
-            priority=priority,
-            weight=weight,
-            is_enabled=form.is_on("enabled"),
-            needs_permission=form.is_on("needs_permission"),
-            operations=operations,
-            options=options,
-            actor=visitor.actor,
-        )
+        async with once(visitor, form, back=UPSTREAMS) as sending:
+            made = await visitor.services.book.routes.add(
+                form.text("model"),
+                form.text("upstream"),
+                form.text("upstream_model"),
+                priority=priority,
+                weight=weight,
+                is_enabled=form.is_on("enabled"),
+                needs_permission=form.is_on("needs_permission"),
+                operations=operations,
+                options=options,
+                actor=visitor.actor,
+            )
+            sending.made = f"{ROUTES}/{made.public_id}"
     except MediagateError as error:
         return await _new_page(visitor, form.refuse(visitor.request, error), status=error.status)
     return go(visitor.request, f"{ROUTES}/{made.public_id}", done="created")

@@ -50,12 +50,13 @@ async def storage(visitor: AdminVisitor) -> Response:
 
 @router.post(f"{STORAGE}/check")
 async def check(visitor: AdminVisitor, form: FormDep) -> Response:
-    """Compare the disk with the rows, now: it looks at every file."""
+    """Compare the disk with the rows, now, unless somebody does already: it looks at every file."""
     services = visitor.services
-    return await _page(visitor, await services.audit.check_storage(services.storage.walk()))
+    finding = await services.audit.check_storage(services.storage.walk())
+    return await _page(visitor, finding, is_busy=finding is None)
 
 
-async def _page(visitor: Visitor, finding: Finding | None = None) -> Response:
+async def _page(visitor: Visitor, finding: Finding | None = None, *, is_busy: bool = False) -> Response:
     figures = await visitor.services.statistics.storage()
     return visitor.page(
         "admin/storage.html",
@@ -64,6 +65,7 @@ async def _page(visitor: Visitor, finding: Finding | None = None) -> Response:
         expiry=_chart(figures, visitor.gettext("MiB")),
         retention=_retention(visitor),
         finding=finding,
+        is_busy=is_busy,
         violations=[] if finding is None else finding.violations[:SHOWN_VIOLATIONS],
         is_short=figures.disk_free_bytes < figures.keep_free_bytes,
     )

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
+from uuid import UUID
 
 from fastapi import APIRouter
 from starlette.responses import Response
 
 from app.accounts.key_info import find_key_id, key_public_id
 from app.accounts.users import account_public_id
-from app.console import tables, wording
-from app.console.admin.reading import ALL_AT_ONCE, day
-from app.console.admin.timeline_words import ATTEMPT_STATES, FAULTS, words_of
+from app.console import refusals, shell, tables, wording
+from app.console.admin.reading import day
+from app.console.admin.timeline_words import ATTEMPT_STATES, FAULTS, REASONS, words_of
 from app.console.user.tasks import TYPES
-from app.console.visitor import AdminVisitor, ConsoleRoute, Form, FormDep, Visitor, blank, go, once, sent_before
+from app.console.visitor import AdminVisitor, ConsoleRoute, Form, FormDep, Visitor, blank, go, once
+from app.console.wording import _
 from app.errors import AccountNotFound, MediagateError
 from app.generation.repairs import End
-from app.tasks.queries import PUBLIC_STATUS, FoundTask, TaskSearch
-from app.values import find_task_id
+from app.tasks.queries import FINAL, PUBLIC_STATUS, FoundPage, FoundTask, TaskSearch
+from app.values import find_task_id, task_public_id
 
 router = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
 
 TASKS = "/console/admin/tasks"
+OPEN = "open"
+"""A filter: every state of a task that has not ended."""
+REQUEST = "req_"
+"""How request ids begin."""
 MICROS = Decimal(1_000_000)
 COLUMNS: Mapping[str, Callable[[FoundTask], object]] = {
     "id": lambda task: task.public_id,
@@ -51,24 +57,29 @@ async def task_search(visitor: AdminVisitor) -> Response:
     request, queries = visitor.request, visitor.services.queries
     wanted = await _wanted(visitor)
     if wanted is None:
-        rows, has_more = list[FoundTask](), False
+        page = FoundPage((), has_more=False)
     elif tables.wants_csv(request):
-        found = await tables.all_rows(
-            lambda after: queries.search(replace(wanted, after=after, limit=ALL_AT_ONCE)), lambda task: task.id
-        )
-        return tables.csv_file("tasks.csv", COLUMNS, found)
+
+        async def read(after: UUID | None) -> tuple[Sequence[FoundTask], UUID | None]:
+            part = await queries.search(replace(wanted, after=after, limit=tables.CSV_PAGE_ROWS))
+            return part.items, part.last if part.has_more else None
+
+        return await tables.csv_pages("tasks.csv", COLUMNS, tables.by_parts(read))
     else:
         after = find_task_id(tables.query(request, "after") or "")
-        rows, has_more = await queries.search(replace(wanted, after=after))
+        page = await queries.search(replace(wanted, after=after))
+    last = None if page.last is None else task_public_id(page.last)
     return visitor.page(
         "admin/tasks.html",
         nav=TASKS,
-        rows=rows,
-        every_state=[(state, wording.STATES[state][0]) for state in PUBLIC_STATUS],
+        rows=page.items,
+        every_state=[(OPEN, _("Not ended")), *((state, wording.STATES[state][0]) for state in PUBLIC_STATUS)],
+        reasons=REASONS,
+        upstreams=[account.name for account in await visitor.services.book.upstreams.list()],
         types=wording.OPERATIONS,
         models=sorted(visitor.services.catalog.models),
         query=lambda name: tables.query(request, name),
-        paging=tables.Paging.of(request, has_more=has_more, last=rows[-1].public_id if rows else None),
+        paging=tables.Paging.of(request, has_more=page.has_more, last=last),
         is_filtered=tables.is_filtered(request),
     )
 
@@ -84,7 +95,7 @@ async def _wanted(visitor: Visitor) -> TaskSearch | None:
         except AccountNotFound:
             return None
     wanted = TaskSearch(
-        statuses=[state] if state in PUBLIC_STATUS else None,
+        statuses=_statuses(state),
         model=tables.query(request, "model"),
         operations=TYPES.get(kind or ""),
         account_id=account_id,
@@ -99,7 +110,15 @@ async def _wanted(visitor: Visitor) -> TaskSearch | None:
         return wanted
     if (task_id := find_task_id(q)) is not None:
         return replace(wanted, only=task_id)
+    if q.startswith(REQUEST):
+        return replace(wanted, request_id=q)
     return replace(wanted, upstream_id=q)
+
+
+def _statuses(state: str | None) -> list[str] | None:
+    if state == OPEN:
+        return [one for one in PUBLIC_STATUS if one not in FINAL]
+    return [state] if state in PUBLIC_STATUS else None
 
 
 @router.get(TASKS + "/{task_id}")
@@ -110,7 +129,7 @@ async def task_page(visitor: AdminVisitor, task_id: str) -> Response:
 async def _task(visitor: Visitor, task_id: str, form: Form, *, wrong: str | None = None, status: int = 200) -> Response:
     """``wrong`` is the dialog whose form could not be done: it is open again, with its words."""
     timeline = await visitor.services.timelines.get(task_id)
-    task = timeline.task
+    task, texts = timeline.task, shell.texts_of(visitor.request)
     return visitor.page(
         "admin/task.html",
         status=status,
@@ -121,6 +140,10 @@ async def _task(visitor: Visitor, task_id: str, form: Form, *, wrong: str | None
         words_of=partial(words_of, gettext=visitor.gettext),
         attempt_states=ATTEMPT_STATES,
         faults=FAULTS,
+        reasons=REASONS,
+        error_text=None if task.error is None else refusals.of_error(task.error, texts),
+        error_foreign=None if task.error is None else refusals.foreign(task.error, texts),
+        elapsed=lambda at: max((at - task.created_at).total_seconds(), 0.0),
         account=account_public_id(task.account_id),
         key=key_public_id(task.key_id),
         refundable=(task.charge or 0) - timeline.refunded,
@@ -180,10 +203,9 @@ async def _repair(
 ) -> Response:
     """Do it once, and show the task again: as it is now, or with what is wrong."""
     back = f"{TASKS}/{task_id}"
-    if not await once(visitor, form):
-        return sent_before(visitor, back=back)
     try:
-        await work()
+        async with once(visitor, form, back=back):
+            await work()
     except MediagateError as error:
         if error.status == 404:
             raise

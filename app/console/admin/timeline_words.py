@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from app.console import wording
 from app.console.wording import _
 from app.generation.timeline import Event
+from app.requests import Operation
 
 EVENTS: Mapping[str, str] = {
     "accepted": _("Accepted"),
@@ -49,6 +50,17 @@ FAULTS: Mapping[str, str] = {
     "poison": _("Given up after several tries"),
     "resolved": _("Resolved by hand"),
 }
+REASONS: Mapping[str, str] = {
+    "provider_unavailable": _("No upstream took it in time"),
+    "upstream_error": _("The upstream failed"),
+    "content_policy_violation": _("The content filter refused it"),
+    "invalid_parameter": _("The upstream refused a parameter"),
+    "result_unavailable": _("The result could not be fetched or stored"),
+    "internal_error": _("An error of our own"),
+}
+"""Why a task failed, by the code of its error."""
+TYPES: Mapping[str, str] = {one.task_type: text for one in Operation if (text := wording.OPERATIONS.get(one.value))}
+"""What was asked for, as the task object calls it."""
 SENTENCES: Mapping[re.Pattern[str], str] = {
     re.compile(pattern): text
     for pattern, text in {
@@ -61,6 +73,10 @@ SENTENCES: Mapping[re.Pattern[str], str] = {
         r"(?P<num>\d+): done after all": _("%(num)s: done after all"),
         r"the answer's last byte was handed over": _("the answer's last byte was handed over"),
         r"by its owner; its files go": _("by its owner; its files go"),
+        r"for (?P<receiver>\S+)": _("for %(receiver)s"),
+        r"to (?P<receiver>\S+)": _("to %(receiver)s"),
+        r"(?P<what>(?:image|video)\.[a-z]+) with (?P<model>.+)": _("%(what)s with %(model)s"),
+        r"(?P<email>\S+) with (?P<key>key_.+)": _("%(email)s with %(key)s"),
     }.items()
 }
 
@@ -69,6 +85,7 @@ SENTENCES: Mapping[re.Pattern[str], str] = {
 class Told:
     what: str
     text: str
+    by: str
 
 
 def words_of(event: Event, gettext: Callable[[str], str]) -> Told:
@@ -76,12 +93,31 @@ def words_of(event: Event, gettext: Callable[[str], str]) -> Told:
     known = EVENTS.get(event.what) or wording.KINDS.get(event.what)
     if known is None and event.what in wording.STATES:
         known = wording.STATES[event.what][0]
-    return Told(gettext(known) if known else event.what, _sentence(event.text, gettext))
+    if event.what.startswith("task."):
+        text = event.text  # somebody's reason
+    elif event.what == "attempt.resolved":
+        text = _outcome(event.text, gettext)
+    else:
+        text = _sentence(event.text, gettext)
+    return Told(gettext(known) if known else event.what, text, _sentence(event.by or "", gettext))
+
+
+def _outcome(text: str, gettext: Callable[[str], str]) -> str:
+    """Say how an attempt ended: its number, its state, what went wrong; then the upstream's own words."""
+    number, _colon, parts = text.partition(": ")
+    told = parts.split(", ")
+    for place, words in ((0, ATTEMPT_STATES), (1, FAULTS)):
+        if place < len(told) and told[place] in words:
+            told[place] = gettext(words[told[place]])
+    return f"{number}: {', '.join(dict.fromkeys(told))}"
 
 
 def _sentence(text: str, gettext: Callable[[str], str]) -> str:
     for pattern, known in SENTENCES.items():
         found = pattern.fullmatch(text)
         if found:
-            return gettext(known) % found.groupdict()
+            values = found.groupdict()
+            if "what" in values:
+                values["what"] = gettext(TYPES.get(values["what"], values["what"]))
+            return gettext(known) % values
     return text

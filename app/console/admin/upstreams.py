@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from fastapi import APIRouter
 from pydantic import SecretStr
 from starlette.responses import Response
 
-from app.catalog.inspection import Check, inspect
+from app.catalog.inspection import Check
 from app.catalog.routes import RouteInfo
 from app.catalog.rows import KEEP
 from app.catalog.upstreams import DEFAULT_CONCURRENCY, UpstreamInfo
 from app.console import tables, wording
+from app.console.admin.health import ROUTE_COLUMNS, account_health, route_lines
 from app.console.visitor import (
     AdminVisitor,
     ConsoleRoute,
@@ -27,12 +27,10 @@ from app.console.visitor import (
     go,
     once,
     refused,
-    sent_before,
     showing,
 )
 from app.console.wording import _
 from app.errors import InvalidParameter, MediagateError
-from app.upstreams.health import Blocked
 
 router = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
 
@@ -43,8 +41,50 @@ MOVES: Mapping[str, tuple[Literal["active", "draining", "disabled"], str]] = {
     "disable": ("disabled", "disabled"),
 }
 """What a button does: the state it brings, and the notice afterwards."""
-CHECKS: Mapping[str, str] = {"state": _("State"), "secret": _("Secret"), "routes": _("Routes"), "host": _("Host")}
-FOUND: Mapping[str, str] = {"opens": _("can be opened"), "none is set": _("None is set")}
+CHECKS: Mapping[str, str] = {
+    "state": _("State"),
+    "secret": _("Secret"),
+    "routes": _("Routes"),
+    "host": _("Host"),
+    "vendor": _("Vendor"),
+    "models": _("Models"),
+}
+OUTCOMES: Mapping[str, tuple[str, str, str]] = {
+    "good": (_("Good"), "circle-check", "good"),
+    "bad": (_("Bad"), "circle-x", "bad"),
+    "unknown": (_("Not certain"), "circle-alert", "warn"),
+}
+"""An outcome's name, icon and tone."""
+FOUND = frozenset(
+    {
+        _("It waits for a start at which the variable %(variable)s is set."),
+        _("Set, and it can be opened."),
+        _("None is set, and none is needed."),
+        _("None is set: store one, as the field 'secret'."),
+        _("None is set: start with the variable %(variable)s, or store one, as the field 'secret'."),
+        _("It was not opened: %(problem)s"),
+        _("%(place)s answers."),
+        _("%(place)s does not answer (%(error)s)."),
+        _("The vendor's list has the models of all routes."),
+        _("Not in the vendor's list: %(models)s."),
+        _("The vendor accepted the secret."),
+        _("The vendor accepted the secret. Left there: %(balance)s."),
+        _("It answers, and asks for no secret."),
+        _("It answers, but shows this to anybody: whether the secret is good was not judged."),
+        _("This provider works on this machine: there is no vendor to ask."),
+        _("This provider has no free call, so the vendor was not asked."),
+        _("It answers, but has no such call (status %(status)s): the secret was not judged."),
+        _("The vendor refused the secret: %(words)s"),
+        _("The vendor knows the secret, but the balance or quota there is used up: %(words)s"),
+        _("The account cannot be used as it is set up: %(words)s"),
+        _("It answers, but is busy or limits how often we may ask (status %(status)s): the secret was not judged."),
+        _("The vendor cannot be reached: %(words)s"),
+        _("No answer within %(seconds)s s: nobody can tell."),
+        _("Its answer does not tell: %(words)s"),
+        _("The provider's own code failed (%(words)s)."),
+    }
+)
+"""The sentences of `app.catalog.inspection`, in the reader's language."""
 ACCOUNT_COLUMNS: Mapping[str, Callable[[UpstreamInfo], object]] = {
     "name": lambda account: account.name,
     "provider": lambda account: account.provider,
@@ -57,50 +97,30 @@ ACCOUNT_COLUMNS: Mapping[str, Callable[[UpstreamInfo], object]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class RouteLine:
-    """A route, and how its pool is just now."""
-
-    route: RouteInfo
-    blocked: Blocked | None
-    is_stand_in: bool
-
-
-async def route_lines(visitor: Visitor, routes: Sequence[RouteInfo]) -> list[RouteLine]:
-    blocked = await visitor.services.health.blocked(route.entry.pool for route in routes)
-    return [
-        RouteLine(route, blocked.get(route.entry.pool), route.entry.options.get("stand_in") is True) for route in routes
-    ]
-
-
 @router.get(UPSTREAMS)
 async def upstreams(visitor: AdminVisitor) -> Response:
     request, book = visitor.request, visitor.services.book
     accounts = await book.upstreams.list()
-    routes = await book.routes.list(tables.query(request, "model"))
+    every = await route_lines(visitor, await book.routes.list())
+    health = {account.name: account_health(account, every) for account in accounts}
     if tables.wants_csv(request) and tables.query(request, "table") == "accounts":
-        return tables.csv_file("upstreams.csv", ACCOUNT_COLUMNS, accounts)
+        columns = {**ACCOUNT_COLUMNS, "health": lambda account: health[account.name].state}
+        return tables.csv_file("upstreams.csv", columns, accounts)
+    model, upstream = tables.query(request, "model"), tables.query(request, "upstream")
+    lines = [
+        line
+        for line in every
+        if model in (None, line.route.entry.model) and upstream in (None, line.route.entry.upstream)
+    ]
     if tables.wants_csv(request):
-        return tables.csv_file(
-            "routes.csv",
-            {
-                "id": lambda route: route.public_id,
-                "model": lambda route: route.entry.model,
-                "upstream": lambda route: route.entry.upstream,
-                "upstream_model": lambda route: route.entry.upstream_model,
-                "priority": lambda route: route.entry.priority,
-                "weight": lambda route: route.entry.weight,
-                "enabled": lambda route: route.entry.is_enabled,
-            },
-            routes,
-        )
-    lines = await route_lines(visitor, routes)
+        return tables.csv_file("routes.csv", ROUTE_COLUMNS, lines)
     return visitor.page(
         "admin/upstreams.html",
         nav=UPSTREAMS,
         accounts=accounts,
         lines=lines,
-        unwell={line.route.entry.upstream for line in lines if line.blocked},
+        health=health,
+        is_filtered=tables.is_filtered(request),
         problems=await book.routes.problems(),
         models=sorted(visitor.services.catalog.models),
         query=lambda name: tables.query(request, name),
@@ -122,17 +142,17 @@ def _new_page(visitor: Visitor, form: Form, *, status: int = 200) -> Response:
 async def create_upstream(visitor: AdminVisitor, form: FormDep) -> Response:
     try:
         options, concurrency = options_of(form), form.needed("concurrency")
-        if not await once(visitor, form):
-            return sent_before(visitor, back=UPSTREAMS)
-        made = await visitor.services.book.upstreams.add(
-            form.text("name"),
-            provider=form.text("provider"),
-            base_url=form.find("base_url"),
-            secret=_secret(form),
-            options=options,
-            concurrency=concurrency,
-            actor=visitor.actor,
-        )
+        async with once(visitor, form, back=UPSTREAMS) as sending:
+            made = await visitor.services.book.upstreams.add(
+                form.text("name"),
+                provider=form.text("provider"),
+                base_url=form.find("base_url"),
+                secret=_secret(form),
+                options=options,
+                concurrency=concurrency,
+                actor=visitor.actor,
+            )
+            sending.made = f"{UPSTREAMS}/{made.name}"
     except MediagateError as error:
         return _new_page(visitor, form.refuse(visitor.request, error), status=error.status)
     return go(visitor.request, f"{UPSTREAMS}/{made.name}", done="created")
@@ -179,15 +199,20 @@ async def _page(
 ) -> Response:
     """``wrong`` is the form that could not be done."""
     every = await visitor.services.book.routes.list()
-    routes = [route for route in every if route.entry.upstream == account.name]
+    lines = await route_lines(visitor, [route for route in every if route.entry.upstream == account.name])
+    outcomes = await visitor.services.statistics.outcomes("24h", by="upstream")
     return visitor.page(
         "admin/upstream.html",
         status=status,
         nav=UPSTREAMS,
         account=account,
-        lines=await route_lines(visitor, routes),
+        lines=lines,
+        health=account_health(account, lines),
+        faults=await visitor.services.faults.of_upstream(account.name),
+        figures=next((row for row in outcomes if row.group == account.name), None),
         alone=await _alone(visitor, account, every) if account.state == "active" else 0,
         check_names=CHECKS,
+        outcomes=OUTCOMES,
         found_text=lambda check: _found_text(visitor, check),
         form=form,
         wrong=wrong,
@@ -204,9 +229,12 @@ async def _alone(visitor: Visitor, account: UpstreamInfo, routes: Sequence[Route
 
 
 def _found_text(visitor: Visitor, check: Check) -> str:
-    """Return what a check found, in the page's language where it is a word of ours."""
-    text = FOUND.get(check.found) or (wording.STATES[check.found][0] if check.found in wording.STATES else None)
-    return visitor.gettext(text) if text else check.found
+    """Return what a check found, in the page's language where the words are ours."""
+    if check.text in FOUND:
+        return visitor.gettext(check.text) % check.values
+    if check.name == "state" and check.text in wording.STATES:
+        return visitor.gettext(wording.STATES[check.text][0])
+    return check.found
 
 
 @router.post(UPSTREAMS + "/{name}")
@@ -249,7 +277,7 @@ async def rotate_secret(visitor: AdminVisitor, name: str, form: FormDep) -> Resp
 async def test_upstream(visitor: AdminVisitor, name: str, form: FormDep) -> Response:
     """Look at the account from all sides; nothing is paid for."""
     account = await visitor.services.book.upstreams.get(name)
-    checks = await inspect(visitor.services.book, name)
+    checks = await visitor.services.inspector.inspect(name)
     return await _page(visitor, account, _form_of(account), checks=checks)
 
 

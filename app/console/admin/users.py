@@ -12,9 +12,9 @@ from starlette.responses import Response
 
 from app.accounts.invitations import TTL, Purpose, join_url
 from app.accounts.key_info import KeySearch
-from app.accounts.users import Account, AccountSearch, State
+from app.accounts.users import Account, AccountSearch, Opening, State
 from app.console import tables
-from app.console.admin.reading import ALL_AT_ONCE, account_of, number_after
+from app.console.admin.reading import account_of, number_after
 from app.console.visitor import (
     AdminVisitor,
     ConsoleRoute,
@@ -26,11 +26,10 @@ from app.console.visitor import (
     go,
     once,
     refused,
-    sent_before,
     showing,
 )
 from app.console.wording import KINDS, _
-from app.credits.lines import Kind, checked_reference
+from app.credits.lines import Kind, checked_reference, opening
 from app.credits.statements import LedgerSearch, UsageCell
 from app.errors import InvalidParameter, MediagateError, RouteNotFound
 from app.values import MAX_CREDITS, utcnow
@@ -117,10 +116,10 @@ async def users(visitor: AdminVisitor) -> Response:
     )
     search = visitor.services.accounts.search
     if tables.wants_csv(request):
-        rows = await tables.all_rows(
-            lambda after: search(replace(wanted, after=after, limit=ALL_AT_ONCE)), lambda account: account.id
+        pages = tables.by_rows(
+            lambda after: search(replace(wanted, after=after, limit=tables.CSV_PAGE_ROWS)), lambda account: account.id
         )
-        return tables.csv_file("users.csv", COLUMNS, rows)
+        return await tables.csv_pages("users.csv", COLUMNS, pages)
     found, has_more = await search(replace(wanted, after=number_after(request)))
     last = found[-1].id if found else None
     return visitor.page(
@@ -146,33 +145,32 @@ async def create_user(visitor: AdminVisitor, form: FormDep) -> Response:
     """Make the account, give its first credits, and show the link that lets its user in: once."""
     services = visitor.services
     try:
-        amount, kind, reference = _start(form)
-        if not await once(visitor, form):
-            return sent_before(visitor, back=USERS)
-        account = await services.accounts.create(
-            form.text("email"), name=form.find("name"), is_admin=form.is_on("is_admin"), actor=visitor.actor
-        )
+        start = _start(form)
+        async with once(visitor, form, back=USERS) as sending:
+            account = await services.accounts.create(
+                form.text("email"),
+                name=form.find("name"),
+                is_admin=form.is_on("is_admin"),
+                opening=start,
+                actor=visitor.actor,
+            )
+            sending.made = address(account)
     except MediagateError as error:
         form.refuse(visitor.request, error)
         return visitor.page("admin/user_new.html", status=error.status, nav=USERS, form=form)
-    problem = None
-    if amount is not None:  # the account stands, whatever becomes of its credits
-        try:
-            await services.ledger.post(account.id, kind, amount, reference=reference, actor=visitor.actor)
-        except MediagateError as error:
-            problem = error.message
-    return await _link_page(visitor, account, "invite", problem=problem, is_new=True)
+    return await _link_page(visitor, account, "invite", is_new=True)
 
 
-def _start(form: Form) -> tuple[int | None, Kind, str | None]:
-    """Return the first credits, their kind and their reference. Raises: InvalidParameter."""
+def _start(form: Form) -> Opening | None:
+    """Return what gives the first credits. Raises: InvalidParameter."""
     amount = form.number("credits")
     if amount is not None and not 1 <= amount <= MAX_CREDITS:
         raise InvalidParameter(f"'credits' must be between 1 and {MAX_CREDITS}.", param="credits")
     kind = form.text("kind", "grant")
     if kind not in START_KINDS:
         raise InvalidParameter("'kind' must be one of: grant, topup.", param="kind")
-    return amount, cast("Kind", kind), checked_reference(form.text("reference")) if form.find("reference") else None
+    reference = checked_reference(form.text("reference")) if form.find("reference") else None
+    return None if amount is None else opening(cast("Kind", kind), amount, reference=reference)
 
 
 # --- one of them ----------------------------------------------------------------------------------------------------
@@ -270,10 +268,9 @@ async def new_link(visitor: AdminVisitor, account_id: str) -> Response:
 async def make_link(visitor: AdminVisitor, account_id: str, form: FormDep) -> Response:
     account = await account_of(visitor, account_id)
     purpose: Purpose = "reset" if form.text("purpose") == "reset" else "invite"
-    if not await once(visitor, form):
-        return sent_before(visitor, back=address(account))
     try:
-        return await _link_page(visitor, account, purpose, reason=form.find("reason"))
+        async with once(visitor, form, back=address(account)):
+            return await _link_page(visitor, account, purpose, reason=form.find("reason"))
     except MediagateError as error:
         return _link_form(visitor, account, form.refuse(visitor.request, error), status=error.status)
 
@@ -290,7 +287,6 @@ async def _link_page(
     purpose: Purpose,
     *,
     reason: str | None = None,
-    problem: str | None = None,
     is_new: bool = False,
 ) -> Response:
     """Show a link, which nobody can read again. Raises: AccountNotFound, InvalidParameter."""
@@ -303,7 +299,6 @@ async def _link_page(
         link=join_url(visitor.services.settings.base_url, token),
         expires_at=utcnow() + TTL[purpose],
         purpose=purpose,
-        problem=problem,
         is_new=is_new,
     )
 

@@ -1,6 +1,9 @@
 // What every page does: notices, copying, dialogs, menus, filters, times in the reader's zone. No page needs more
 // than this file and htmx to be used; scripts of single pages import what they share from here.
 
+import { said } from "./refusals.js";
+export { said };
+
 const own = document.querySelector("script[data-texts]");
 export const language = own.dataset.language.replace("_", "-");
 const texts = (await import(own.dataset.texts)).default;
@@ -11,7 +14,20 @@ export function gettext(message, values = {}) {
 }
 const _ = gettext;
 
-export const csrf = () => document.querySelector('meta[name="csrf"]').content;
+const held = document.querySelector('meta[name="csrf"]');
+export const csrf = () => held.content;
+
+// What a browser keeps of one person (prompts, drafts) is not for the next one who signs in with it.
+const OWNER = "mediagate.account";
+if (held.dataset.account) {
+  for (const store of ["localStorage", "sessionStorage"]) {
+    try {
+      if (window[store].getItem(OWNER) === held.dataset.account) continue;
+      window[store].clear();
+      window[store].setItem(OWNER, held.dataset.account);
+    } catch (refused) { /* a browser that keeps nothing */ }
+  }
+}
 export const number = (value) => new Intl.NumberFormat(language).format(value);
 
 /** Build an element: `element("p", {class: "muted"}, "text", child)`. Text is never read as HTML. */
@@ -43,24 +59,6 @@ export async function api(path, { method = "GET", body, headers = {}, signal } =
   return response.status === 204 ? null : response.json();
 }
 
-// Sentences of our API are English. What people meet often is said again, by its reason, in the page's language.
-const REASONS = {
-  content_policy_violation: _("The content filter refused this request. Change the prompt or the pictures."),
-  insufficient_credits: _("There are not enough credits for this."),
-  key_budget_exhausted: _("The budget of this key is used up."),
-  model_not_found: _("There is no such model."),
-  overloaded: _("The gateway is busy. Try again in a moment."),
-  provider_unavailable: _("No upstream can make this right now. Try again in a moment."),
-  task_not_found: _("There is no such task, or it was deleted."),
-  too_many_requests: _("Too many requests. Wait a little, then try again."),
-  upstream_error: _("The upstream could not make this. Try again, or choose another model."),
-};
-
-/** Return what an error of our API, or of a task, says to the reader; nothing where there is none. */
-export function said(error) {
-  return language === "en" ? error?.message : REASONS[error?.reason] ?? error?.message;
-}
-
 /** What our API refused: its sentence, its reason, and the request's id. */
 export class ApiError extends Error {
   static async of(response) {
@@ -78,21 +76,76 @@ export class ApiError extends Error {
   }
 }
 
-/** Say that the session has ended, once, and where one signs in again: it leads back to this page. */
+// --- the session ends while a page is open --------------------------------------------------------------------------
+
+/** Say that the session has ended, once, and where one signs in again. What was typed stays: another tab opens then. */
 function signedOut() {
-  if (document.getElementById("signed-out")) return;
+  if (!csrf() || document.getElementById("signed-out")) return;
   const next = encodeURIComponent(location.pathname + location.search);
+  const isTyped = hasTyped();
   const shown = toast(_("You are signed out."), "error");
   shown.id = "signed-out";
-  shown.querySelector("span").append(" ", element("a", { href: `/console/login?next=${next}` }, _("Sign in")));
+  const kept = isTyped ? _("What you typed is still here.") : "";
+  shown.querySelector("span").append(" ", kept, " ",
+    element("a", { href: `/console/login?next=${next}`, target: isTyped ? "_blank" : null }, _("Sign in again")));
 }
+
+function hasTyped() {
+  const fields = document.querySelectorAll("main form:not([data-autosubmit]) :is(input:not([type=hidden]), textarea), main textarea");
+  return [...fields].some((field) => field.files?.length || (field.value !== field.defaultValue && !field.readOnly));
+}
+
+/** Ask whether this page's person is still signed in. Who signed in again meanwhile gives the page its new token. */
+async function isSignedIn() {
+  let now;
+  try {
+    now = await api("/console/session", { headers: { "x-timer": "1" } });
+  } catch (error) {
+    return error.status !== 401; // when nobody answers, nothing is known
+  }
+  const notice = document.getElementById("signed-out");
+  if (now.account !== held.dataset.account) {
+    notice?.remove();
+    const shown = toast(_("Somebody else is signed in now."), "error");
+    shown.id = "signed-out";
+    shown.querySelector("span").append(" ", element("a", { href: location.href }, _("Load the page again")));
+    return false;
+  }
+  if (notice) {
+    notice.remove();
+    toast(_("You are signed in again."));
+    document.dispatchEvent(new Event("signed-in"));
+  }
+  held.content = now.csrf;
+  for (const field of document.querySelectorAll("input[name=csrf]")) field.value = now.csrf;
+  return true;
+}
+
+let askedAt = performance.now();
+for (const [target, event] of [[document, "visibilitychange"], [window, "focus"]]) {
+  target.addEventListener(event, () => { // back to a page that was left: it may have ended meanwhile, or begun anew
+    if (!csrf() || document.hidden || performance.now() - askedAt < 1000) return;
+    askedAt = performance.now();
+    isSignedIn();
+  });
+}
+window.addEventListener("pageshow", async (event) => { // a page that the browser kept shows nothing after a sign-out
+  if (event.persisted && csrf() && !(await isSignedIn())) location.reload();
+});
+document.addEventListener("signed-out", signedOut);
+
+const place = document.getElementById("toasts");
+const lift = () => ([...document.querySelectorAll("dialog[open]")].at(-1) ?? document.body).append(place);
+// Nothing outside of an open dialog is read out or can be pressed: notices are shown in it, and leave it before it goes.
+document.addEventListener("close", (event) => event.target.contains(place) && document.body.append(place), true);
 
 /** Show a notice that goes by itself; an error stays until it is closed. Returns the notice. */
 export function toast(text, kind = "good", requestId = null) {
-  const close = element("button", { type: "button", class: "ghost small", "data-dismiss": true, "aria-label": _("Close") }, "×");
+  const close = element("button", { type: "button", class: "ghost small", "data-dismiss": true, "aria-label": _("Close") }, element("span", { "aria-hidden": "true" }, "×"));
   const shown = element("div", { class: `toast ${kind === "error" ? "bad" : kind}`, "data-toast": true },
     element("span", {}, text, requestId ? element("small", {}, ` ${requestId}`) : null), close);
-  document.getElementById("toasts").append(shown);
+  lift();
+  place.append(shown);
   if (kind !== "error") setTimeout(() => shown.remove(), 5000);
   return shown;
 }
@@ -101,12 +154,14 @@ export async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
   } catch (refused) { // no secure context, such as plain HTTP in a local network
+    const before = document.activeElement;
     const area = element("textarea", { class: "sr" });
     area.value = text;
     (document.querySelector("dialog[open]") ?? document.body).append(area);
     area.select();
     document.execCommand("copy");
     area.remove();
+    before?.focus();
   }
   toast(_("Copied."));
 }
@@ -152,6 +207,14 @@ function chooseTab(choice) {
   }
 }
 
+/** On a phone: lay the list of pages over the page, which rests meanwhile, or take it away. */
+function showPages(isOpen) {
+  document.getElementById("nav").classList.toggle("is-open", isOpen);
+  document.getElementById("main").inert = isOpen;
+  document.querySelector("[data-nav]").setAttribute("aria-expanded", String(isOpen));
+}
+window.matchMedia("(max-width: 860px)").addEventListener("change", () => document.querySelector("[data-nav]") && showPages(false));
+
 /** Show what is in a password field, or hide it again. */
 function showPassword(button) {
   const field = document.getElementById(button.dataset.shows);
@@ -170,29 +233,48 @@ document.addEventListener("click", (event) => {
   else if ((found = at("[data-closes]"))) found.closest("dialog").close();
   else if ((found = at("[data-tabs] [role=tab]"))) chooseTab(found.dataset.choice);
   else if ((found = at("[data-shows]"))) showPassword(found);
-  else if ((found = at("[data-nav]"))) {
-    const open = document.getElementById("nav").classList.toggle("is-open");
-    found.setAttribute("aria-expanded", String(open));
-  }
+  else if ((found = at("[data-nav]"))) showPages(found.getAttribute("aria-expanded") !== "true");
   for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
 });
 
+const asking = new Set(), allowed = new WeakSet();
+
+/** Send a form when its person is still signed in; otherwise its page, with what was typed, stays. */
+async function sendSignedIn(form, submitter) {
+  if (asking.has(form)) return;
+  asking.add(form);
+  const isAllowed = await isSignedIn();
+  asking.delete(form);
+  if (!isAllowed) return;
+  allowed.add(form);
+  form.requestSubmit(submitter);
+  allowed.delete(form); // where a field was refused, nothing was sent
+}
+
 document.addEventListener("submit", (event) => {
   const form = event.target;
-  const question = event.submitter?.dataset.confirm ?? form.dataset.confirm;
-  if (question && !window.confirm(question)) {
+  const isAllowed = allowed.has(form);
+  const question = isAllowed ? null : event.submitter?.dataset.confirm ?? form.dataset.confirm;
+  const isRefused = question && !window.confirm(question);
+  if (isRefused || (!isAllowed && form.method === "post" && form.elements.csrf?.value && form.getAttribute("action") !== "/console/logout")) {
     event.preventDefault();
     event.stopImmediatePropagation();
+    if (!isRefused) sendSignedIn(form, event.submitter);
     return;
   }
   if (form.method === "post" && !form.hasAttribute("hx-post")) {
     setTimeout(() => { // after the browser has read which button was pressed
       for (const button of form.querySelectorAll("button:not([type=button])")) button.disabled = true;
+      event.submitter?.setAttribute("aria-busy", "true");
     });
   }
 }, true);
 window.addEventListener("pageshow", (event) => { // back from another page: the buttons work again
-  if (event.persisted) for (const button of document.querySelectorAll("form button:disabled")) button.disabled = false;
+  if (!event.persisted) return;
+  for (const button of document.querySelectorAll("form button:disabled")) {
+    button.disabled = false;
+    button.removeAttribute("aria-busy");
+  }
 });
 
 let waiting;
@@ -230,13 +312,18 @@ document.addEventListener("keydown", (event) => {
       menu.open = false;
       menu.querySelector("summary").focus();
     }
+    const opener = document.querySelector('[data-nav][aria-expanded="true"]');
+    if (opener) {
+      showPages(false);
+      opener.focus();
+    }
   }
 });
 
 document.addEventListener("htmx:config:request", (event) => {
   const { request, sourceEvent } = event.detail.ctx;
-  if (sourceEvent?.type === "every" || sourceEvent?.type === "load") { // nobody asked: the page did
-    if (document.hidden) event.preventDefault();
+  if (["every", "load", "balance"].includes(sourceEvent?.type)) { // nobody asked: the page did
+    if (sourceEvent.type !== "balance" && (document.hidden || document.getElementById("signed-out"))) event.preventDefault();
     request.headers["X-Timer"] = "1";
   }
   if (request.method.toUpperCase() !== "GET") request.headers["X-CSRF-Token"] = csrf();
@@ -245,3 +332,4 @@ document.addEventListener("htmx:after:swap", () => prepare(document));
 document.addEventListener("notice", (event) => toast(event.detail.text, event.detail.kind, event.detail.request_id));
 
 prepare(document);
+document.querySelector(".side [aria-current]")?.scrollIntoView({ block: "nearest" }); // the menu may be longer than the window

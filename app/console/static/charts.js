@@ -13,7 +13,7 @@ await new Promise((resolve, reject) => { // a classic script: it sets window.uPl
 
 const drawn = new Map();
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const colour = (index) => style(`--chart-${(index % 6) + 1}`);
+const colour = (index, tone) => style(tone === "off" ? "--line-strong" : tone ? `--${tone}` : `--chart-${(index % 6) + 1}`);
 
 /** Draw every chart below `root` that is not drawn yet; with `anew` the others too. */
 export function draw(root, anew = false) {
@@ -41,7 +41,7 @@ function widest(labels, font) {
   return Math.max(0, ...labels.map((label) => pen.measureText(label).width));
 }
 
-function chart(figure, { x, series, kind, unit }) {
+function chart(figure, { x, series, kind, unit, tones = [] }) {
   const place = figure.querySelector(".plot");
   place.replaceChildren();
   figure.querySelector(".legend")?.remove();
@@ -66,14 +66,14 @@ function chart(figure, { x, series, kind, unit }) {
       y: { range: (_plot, _low, high) => [0, (high || 1) * 1.1] },
     },
     axes: [
-      { ...axis, size: 32, grid: { show: false }, incrs: [1, 2, 5, 7, 10, 14, 30, 60, 90, 180], space: widest(labels, font) + 16, values: (_plot, ticks) => ticks.map((tick) => labels[tick] ?? "") },
+      { ...axis, size: 30, grid: { show: false }, incrs: [1, 2, 5, 7, 10, 14, 30, 60, 90, 180], space: widest(labels, font) + 16, values: (_plot, ticks) => ticks.map((tick) => labels[tick] ?? "") },
       { ...axis, size: 64, values: (_plot, ticks) => ticks.map((tick) => (Number.isInteger(tick) || kind === "lines" ? number(tick) : "")) },
     ],
     series: [{}, ...order.map((index) => ({
       label: series[index].name,
-      stroke: colour(index),
+      stroke: colour(index, tones[index]),
       width: isBars ? 0 : 2,
-      fill: isBars ? colour(index) : undefined,
+      fill: isBars ? colour(index, tones[index]) : undefined,
       paths: isBars ? bars : undefined,
       points: { show: false },
     }))],
@@ -88,7 +88,7 @@ function chart(figure, { x, series, kind, unit }) {
   place.append(tip);
   if (series.length > 1) {
     place.after(element("ul", { class: "legend" }, ...series.map((one, index) =>
-      element("li", {}, element("span", { class: `swatch c${(index % 6) + 1}` }), one.name))));
+      element("li", {}, element("span", { class: `swatch ${tones[index] ? `tone-${tones[index]}` : `c${(index % 6) + 1}`}` }), one.name))));
   }
   return plot;
 }

@@ -7,6 +7,13 @@ export const address = (task, kind = task.type.split(".")[0]) => `/api/jobs/${ta
 /** Where a small picture of a finished task is: enough for a list. */
 export const preview = (task) => `/console/preview/${task.id}/0`;
 export const moment = (seconds) => new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" }).format(new Date(seconds * 1000));
+/** Write a moment of today as its time, and others with their date too; all of it stands in the title. */
+export function recent(seconds) {
+  const at = new Date(seconds * 1000);
+  const isToday = at.toDateString() === new Date().toDateString();
+  const form = new Intl.DateTimeFormat(language, isToday ? { timeStyle: "short" } : { month: "short", day: "numeric", hour: "numeric", minute: "numeric" });
+  return element("time", { datetime: at.toISOString(), title: moment(seconds) }, form.format(at));
+}
 
 /** Return a copy of an icon: decoration, beside words. */
 export function icon(name) {

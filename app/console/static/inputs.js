@@ -2,7 +2,8 @@
 
 import { element, gettext as _, toast } from "./app.js";
 import { button, bytes, icon } from "./icons.js";
-import { paintMask, readMask } from "./mask.js";
+
+const masks = () => import("./mask.js"); // asked for when somebody paints
 
 const SMALL = 64;
 
@@ -77,7 +78,7 @@ export class Inputs {
     const [item] = this.files.get("image_urls") ?? [];
     if (!this.model.mask || !item) return false;
     try {
-      item.mask = await readMask(blob, item);
+      item.mask = await (await masks()).readMask(blob, item);
     } catch (broken) {
       return false;
     }
@@ -197,10 +198,11 @@ export class Inputs {
     };
     const can = this.model.mask && spec.name === "image_urls" && at === 0;
     const paint = async () => {
-      const mask = await paintMask(item);
+      const mask = await (await masks()).paintMask(item);
       if (mask === undefined) return;
       item.mask = mask;
       again();
+      this.shown.get(spec.name).list.children[at]?.querySelector(".mask-button")?.focus();
     };
     return element("li", { class: "input-one" },
       element("span", { class: "input-picture" }, element("img", { src: item.url, alt: item.name }), item.mask ? element("img", { class: "input-mask", src: item.mask.preview, alt: _("Mask") }) : null),

@@ -57,7 +57,7 @@ class Brush {
     this.ring = element("span", { class: "mask-ring", "aria-hidden": "true", hidden: true });
     this.stage = element("div", { class: "mask-stage" }, element("img", { src: this.picture.url, alt: "", draggable: "false" }), this.canvas, this.ring);
     this.stage.style.aspectRatio = `${this.width} / ${this.height}`;
-    this.stage.style.maxWidth = `calc((100vh - 260px) * ${this.width / this.height})`;
+    this.stage.style.maxWidth = `max(120px, (100dvh - var(--mask-frame)) * ${this.width / this.height})`; // all of it is seen at once
     this.range = element("input", { type: "range", min: 4, max: Math.round(Math.max(this.width, this.height) / 2), value: this.size, id: "mask-size" });
     this.range.addEventListener("input", () => this.resize(Number(this.range.value)));
     this.paintButton = button("brush", _("Paint"), () => this.use(false), { "aria-pressed": "true" });
@@ -77,7 +77,6 @@ class Brush {
       if (this.picture.draft?.length) toast(_("The mask is as it was. What you painted is there when you open the brush again."), "info");
       const made = isKept ? await this.made() : undefined;
       this.dialog.close();
-      this.dialog.remove();
       done(made);
     };
     this.dialog = element("dialog", { class: "wide mask-dialog", "aria-labelledby": "mask-title" },
@@ -88,11 +87,14 @@ class Brush {
       element("div", { class: "mask-place" }, this.stage),
       element("div", { class: "dialog-foot" }, this.said, element("span", { class: "grow" }), button("x", _("Cancel"), () => finish(false)), button("check", _("Use this mask"), () => finish(true), { kind: "primary" })));
     this.dialog.addEventListener("cancel", (event) => { event.preventDefault(); finish(false); });
-    this.dialog.addEventListener("close", () => finish(false)); // a browser may close it without asking
+    this.dialog.addEventListener("close", () => {
+      this.dialog.remove();
+      finish(false); // a browser may close it without asking
+    });
     this.dialog.addEventListener("keydown", (event) => this.key(event));
     this.canvas.addEventListener("pointerdown", (event) => this.down(event));
     this.canvas.addEventListener("pointermove", (event) => this.move(event));
-    for (const name of ["pointerup", "pointercancel"]) this.canvas.addEventListener(name, () => { this.stroke = null; });
+    for (const name of ["pointerup", "pointercancel"]) this.canvas.addEventListener(name, (event) => { if (event.isPrimary) this.stroke = null; });
     this.canvas.addEventListener("pointerleave", () => { this.ring.hidden = document.activeElement !== this.canvas; });
     this.canvas.addEventListener("focus", () => this.aim());
     this.canvas.addEventListener("blur", () => { this.ring.hidden = true; });
@@ -104,7 +106,7 @@ class Brush {
   }
 
   down(event) {
-    if (event.button !== 0) return;
+    if (event.button !== 0 || !event.isPrimary) return; // a second finger, or the palm, paints nothing
     this.canvas.setPointerCapture(event.pointerId);
     const point = this.at(event);
     this.stroke = { kind: "stroke", isEraser: this.erasing, size: this.size, points: [point] };
@@ -113,6 +115,7 @@ class Brush {
   }
 
   move(event) {
+    if (!event.isPrimary) return;
     this.cursor = this.at(event);
     this.aim();
     if (!this.stroke) return;
@@ -228,6 +231,9 @@ function draw(context, step) {
     context.globalCompositeOperation = step.isEraser ? "destination-out" : "source-over";
     context.lineWidth = step.size;
     context.lineCap = context.lineJoin = "round";
+    context.beginPath();
+    context.arc(step.points[0].x, step.points[0].y, step.size / 2, 0, 2 * Math.PI); // a line without length is not drawn
+    context.fill();
     context.beginPath();
     context.moveTo(step.points[0].x, step.points[0].y);
     for (const point of step.points) context.lineTo(point.x, point.y);

@@ -1,14 +1,16 @@
 // The playground: puts the form together, prices it, sends it, and hands what comes of it to the list of runs.
 
-import { api, csrf, data, element, gettext as _, language as spoken, number, toast, ApiError } from "./app.js";
+import { api, data, element, gettext as _, language as spoken, number, toast, ApiError } from "./app.js";
 import { Fields } from "./fields.js";
 import { address, button, icon, preview } from "./icons.js";
 import { Inputs } from "./inputs.js";
 import { hint, modelPicker } from "./models.js";
 import { PromptBox } from "./prompts.js";
+import { newKey, post, quoteFor } from "./requests.js";
 import { Runs } from "./runs.js";
 import { snippet } from "./snippets.js";
 
+const MARK = "✓ "; // before the title of a tab in the background, where something is done
 const KEPT = "mediagate.playground";
 const PRICE_AFTER_MS = 300;
 const ENDINGS = { "image/png": "png", "image/jpeg": "jpg", "image/webp": "webp" };
@@ -24,6 +26,7 @@ let model = null;
 let remix = null;
 let credits = page.credits;
 let price = null;
+let lastPrice = null; // in credits, as the button said it last
 
 const prompt = new PromptBox(() => changed("prompt"));
 const fields = new Fields(at("fields"), at("more-fields"), () => changed());
@@ -35,7 +38,10 @@ const runs = new Runs(at("runs"), at("runs-empty"), {
   useBlob,
   remix: beginRemix,
   again,
-  ended: refreshCredits,
+  ended: () => {
+    refreshCredits();
+    if (document.hidden) document.title = `${MARK}${document.title.replace(MARK, "")}`;
+  },
   say,
 });
 
@@ -46,7 +52,8 @@ function choose(next, given = null) {
   model = next;
   at("model-icon").replaceChildren(icon(model.type));
   at("model-name").textContent = model.title;
-  at("model-hint").textContent = hint(model);
+  at("model-about").href = `/console/models/${encodeURIComponent(model.id)}`;
+  at("model-hint").replaceChildren(model.isServed ? hint(model) : element("span", { class: "chip off" }, _("Not available now")));
   fields.show(model, given ?? values[model.id]);
   inputs.show(model);
   const url = new URL(location.href);
@@ -119,9 +126,8 @@ function askPrice(isQuiet = false) {
 async function quote() {
   pricing = new AbortController();
   const { signal } = pricing;
-  const { path, json, tiny } = request();
   try {
-    const found = await api("/v1/quote", { method: "POST", body: { endpoint: path, ...json, prompt: json.prompt ?? "-", ...tiny }, signal });
+    const found = await quoteFor(request(), signal);
     fields.forgive();
     inputs.forgive();
     showError(null);
@@ -146,6 +152,7 @@ function priceNote(found) {
 
 function showPrice(found) {
   price = found;
+  if (found) lastPrice = found.credits;
   at("generate-text").textContent = found ? (found.credits === 1 ? _("Generate · 1 credit") : _("Generate · {count} credits", { count: number(found.credits) })) : _("Generate");
   at("price-note").textContent = found ? priceNote(found) : "";
   const lacks = found !== null && found.credits > credits;
@@ -178,14 +185,12 @@ function showError(error) {
 async function refreshCredits() {
   document.body.dispatchEvent(new CustomEvent("balance"));
   try {
-    credits = (await api("/v1/me")).credits;
+    credits = (await api("/v1/me", { headers: { "x-timer": "1" } })).credits; // a task has ended: nobody asked
     if (price) showPrice(price);
   } catch (error) { /* the bar at the top still tells it */ }
 }
 
 // --- sending --------------------------------------------------------------------------------------------------------
-
-const newKey = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
 async function generate() {
   prompt.forgive();
@@ -194,8 +199,15 @@ async function generate() {
     prompt.area.focus();
     return;
   }
+  const promised = lastPrice;
+  if (!price) await quote();
+  if (!price) return;
+  if (promised === null || price.credits > promised) { // it was not on the button yet
+    toast(_("This costs {count} credits. Press again to make it.", { count: number(price.credits) }));
+    return;
+  }
   prompt.remember();
-  await send(request(), { type: operation().replace(".generate", ".generation"), aspect_ratio: fields.ratio(), size: fields.pixels(fields.ratio()) });
+  await send({ ...request(), limit: price.credits }, { type: operation().replace(".generate", ".generation"), aspect_ratio: fields.ratio(), size: fields.pixels(fields.ratio()) });
 }
 
 async function send(sent, sketch) {
@@ -211,6 +223,7 @@ async function send(sent, sketch) {
   } catch (error) {
     runs.drop(run);
     if (!(error instanceof ApiError)) showUnsent(sent, sketch);
+    else if (error.reason === "price_above_max") await showRisen(sent, sketch);
     else if (showError(error)) form.querySelector(".wrong")?.scrollIntoView({ block: "center" });
   } finally {
     go.removeAttribute("aria-busy");
@@ -218,34 +231,27 @@ async function send(sent, sketch) {
 }
 
 /** The answer was lost: sent again under the same key, the request is done once. */
-function showUnsent(sent, sketch) {
-  const place = at("form-error");
-  place.replaceChildren(element("div", { class: "alert bad" }, icon("circle-alert"), element("div", {}, element("p", {}, _("The gateway could not be reached. Try again: you are not charged twice.")), button("refresh-cw", _("Try again"), () => {
-    showError(null);
-    send(sent, sketch);
-  }, { class: "small" }))));
-  place.hidden = false;
+const showUnsent = (sent, sketch) => offerAgain(_("The gateway could not be reached. Try again: you are not charged twice."), "refresh-cw", _("Try again"), () => send(sent, sketch));
+
+/** The price went up after the button had said it: nothing was made, and what it costs now is asked for first. */
+async function showRisen(sent, sketch) {
+  await quote();
+  try {
+    const { credits: limit } = await quoteFor(sent);
+    offerAgain(_("The price has gone up meanwhile. Nothing was made, and nothing was charged."), "sparkles", _("Generate · {count} credits", { count: number(limit) }), () => send({ ...sent, limit, key: null }, sketch));
+  } catch (error) {
+    if (error instanceof ApiError) showError(error);
+    else showUnsent(sent, sketch);
+  }
 }
 
-async function post({ path, json, files, key }) {
-  const isImage = path.startsWith("images/");
-  const all = isImage ? { ...json, async: true } : json;
-  let body = JSON.stringify(all);
-  if (files.length) {
-    body = new FormData();
-    for (const [name, value] of Object.entries(all)) {
-      for (const one of Array.isArray(value) ? value : [value]) body.append(Array.isArray(value) ? `${name}[]` : name, String(one));
-    }
-    for (const file of files) body.append(`${file.field}${file.isList ? "[]" : ""}`, file.blob, file.name);
-  }
-  const response = await fetch(`/v1/${path}`, {
-    method: "POST", body,
-    headers: { accept: "application/json", "x-csrf-token": csrf(), "idempotency-key": key, ...(files.length ? {} : { "content-type": "application/json" }) },
-  });
-  if (!response.ok) throw await ApiError.of(response);
-  let task = await response.json();
-  if (task.object !== "task") task = await api(`/v1/tasks/${task.id}`); // a remix answers with a video
-  return { task, requestId: response.headers.get("x-request-id") };
+function offerAgain(text, sign, label, begin) {
+  const place = at("form-error");
+  place.replaceChildren(element("div", { class: "alert bad" }, icon("circle-alert"), element("div", {}, element("p", {}, text), button(sign, label, () => {
+    showError(null);
+    begin();
+  }, { class: "small" }))));
+  place.hidden = false;
 }
 
 // --- going on from a result -----------------------------------------------------------------------------------------
@@ -365,6 +371,16 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   if (!go.disabled) generate();
 });
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) document.title = document.title.replace(MARK, "");
+});
+for (const example of document.querySelectorAll("[data-example]")) {
+  example.addEventListener("click", () => {
+    prompt.value = example.textContent.trim();
+    changed("prompt");
+    prompt.area.focus();
+  });
+}
 at("model-button").addEventListener("click", modelPicker(page.models, () => model, (next) => choose(next)));
 
 const { start } = page;

@@ -1,12 +1,14 @@
 // The tasks of this page, newest first: each is watched until it has ended, by events or, where they fail, by asking.
 
 import { api, element, gettext as _, number, said, toast } from "./app.js";
-import { address, button, icon, moment, preview } from "./icons.js";
-import { open as view } from "./viewer.js";
+import { foreign } from "./refusals.js";
+import { address, button, icon, preview, recent } from "./icons.js";
 
 const STREAMS = 2; // a browser opens six connections to a host; the others of these ask every other second
 const ASK_MS = 2000;
 const MOST = 60;
+const ROW = 8; // of the grid: see `pack`
+const GAP = 16;
 const STATES = {
   sending: [_("Sending"), "send", "run"],
   queued: [_("Queued"), "clock", "wait"],
@@ -16,6 +18,12 @@ const STATES = {
   cancelled: [_("Cancelled"), "ban", "off"],
 };
 const IDS = "mediagate.requests";
+
+/** Write how long something takes, or took: "8 s", "2 min 5 s". */
+function lasting(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  return whole < 60 ? _("{count} s", { count: number(whole) }) : _("{minutes} min {seconds} s", { minutes: number(Math.floor(whole / 60)), seconds: whole % 60 });
+}
 
 const isOver = (task) => ["completed", "failed", "cancelled"].includes(task.status);
 
@@ -27,7 +35,17 @@ export class Runs {
     this.hooks = hooks;
     this.runs = [];
     this.streams = 0;
+    this.sizes = new ResizeObserver((entries) => requestAnimationFrame(() => entries.forEach(({ target }) => this.pack(target))));
+    setInterval(() => this.runs.forEach((run) => run.bar && !isOver(run.task) && this.note(run)), 1000);
+    document.addEventListener("signed-in", () => { // those that nobody could ask about meanwhile
+      for (const run of this.runs) if (run.task.id && !isOver(run.task) && !run.source) this.watch(run);
+    });
     this.emptyNote();
+  }
+
+  /** Let a card take as many rows of the grid as it is high: below a low one there is no hole. */
+  pack(card) {
+    card.style.gridRowEnd = `span ${Math.ceil((card.offsetHeight + GAP) / ROW)}`;
   }
 
   /** Show tasks that the page knew already. */
@@ -41,11 +59,13 @@ export class Runs {
   }
 
   add(run) {
+    run.began = run.task.created_at ? run.task.created_at * 1000 : Date.now();
     run.card = element("article", { class: "play-run card flush", tabindex: "-1" });
     this.runs.unshift(run);
     this.place.prepend(run.card);
     while (this.runs.length > MOST) this.drop(this.runs.at(-1));
     this.draw(run);
+    this.sizes.observe(run.card);
     this.emptyNote();
     if (run.task.id && !isOver(run.task)) this.watch(run);
     return run;
@@ -62,7 +82,8 @@ export class Runs {
   }
 
   drop(run) {
-    run.source?.close();
+    run.close?.();
+    this.sizes.unobserve(run.card);
     this.runs = this.runs.filter((one) => one !== run);
     run.card.remove();
     this.emptyNote();
@@ -82,7 +103,7 @@ export class Runs {
     this.streams += 1;
     const source = run.source = new EventSource(`/v1/tasks/${run.task.id}/events`);
     run.card.dataset.stream = "";
-    const close = () => {
+    const close = run.close = () => {
       if (run.source !== source) return;
       source.close();
       run.source = null;
@@ -123,8 +144,9 @@ export class Runs {
   async askPlace(run) {
     while (run.task.status === "queued" && this.runs.includes(run)) {
       try {
-        const { ahead } = await api(`/console/playground/${run.task.id}/ahead`, { headers: { "x-timer": "1" } });
+        const { ahead, isMore } = await api(`/console/playground/${run.task.id}/ahead`, { headers: { "x-timer": "1" } });
         run.ahead = ahead;
+        run.isMoreAhead = isMore;
         this.note(run);
       } catch (error) {
         return;
@@ -163,10 +185,11 @@ export class Runs {
       element("div", { class: "row run-head" }, element("span", { class: `chip ${tone}` }, icon(drawing), text), element("span", { class: "grow" }), this.cost(task)),
       run.note = element("p", { class: "small muted run-note", hidden: true }),
       element("p", { class: "run-prompt", lang: "" }, task.prompt || _("No prompt")),
-      task.warnings.length ? element("p", { class: "small muted" }, task.warnings.join(" ")) : null,
-      element("p", { class: "small muted" }, `${this.hooks.title(task.model)} · ${moment(task.created_at ?? Date.now() / 1000)}`),
+      task.warnings.length ? element("p", { class: "small muted" }, task.warnings.map((message) => said({ message })).join(" ")) : null,
+      element("p", { class: "small muted" }, this.hooks.title(task.model), " · ", recent(task.created_at ?? Date.now() / 1000), task.status === "completed" && task.completed_at > task.created_at ? ` · ${lasting(task.completed_at - task.created_at)}` : null),
       element("div", { class: "row run-tools" }, ...this.tools(run))));
     this.note(run);
+    this.pack(card);
     if (hadFocus) card.focus();
   }
 
@@ -208,22 +231,23 @@ export class Runs {
   failure(run) {
     const { error, id } = run.task;
     const known = Object.fromEntries(JSON.parse(sessionStorage.getItem(IDS) ?? "[]"));
-    const requestId = error?.request_id ?? run.requestId ?? known[id];
+    const requestId = error?.request_id ?? run.task.request_id ?? run.requestId ?? known[id];
     const line = (name, text) => (text ? element("p", { class: "small run-id" }, element("span", {}, name), element("code", {}, text), element("button", { type: "button", class: "ghost small", "data-copy": text, "aria-label": `${_("Copy")} ${text}` }, icon("copy"))) : null);
-    return element("div", { class: "alert bad" }, icon("circle-alert"), element("div", {}, element("p", {}, said(error) ?? _("The task failed.")), element("p", { class: "small" }, error?.reason ?? ""), line(_("Request id"), requestId), line(_("Task"), id)));
+    return element("div", { class: "alert bad" }, icon("circle-alert"), element("div", {}, element("p", {}, said(error) ?? _("The task failed.")), foreign(error) ? element("p", { class: "small" }, foreign(error)) : null, element("p", { class: "small" }, error?.reason ?? ""), line(_("Request id"), requestId), line(_("Task"), id)));
   }
 
   tools(run) {
     const { task } = run;
     if (task.status === "sending") return [];
     if (!isOver(task)) return [button("ban", _("Cancel"), (event) => this.cancel(run, event.currentTarget), { class: "small" })];
-    const again = button("refresh-cw", task.status === "failed" ? _("Try again") : _("Again"), () => this.hooks.again(run), { class: task.status === "failed" ? "small primary" : "small" });
-    if (task.status !== "completed" || !task.result) return [again];
+    const again = (how) => button("refresh-cw", task.status === "failed" ? _("Try again") : _("Again"), () => this.hooks.again(run), how);
+    if (task.status !== "completed" || !task.result) return [again({ class: task.status === "failed" ? "small primary" : "small" })];
     const isVideo = task.type.startsWith("video");
     return [
       isVideo ? null : button("image", _("Use as input"), () => this.hooks.use(task), { class: "small" }),
       isVideo && this.hooks.canRemix(task.model) ? button("sparkles", _("Remix"), () => this.hooks.remix(task), { class: "small" }) : null,
-      again,
+      element("span", { class: "grow" }),
+      again({ small: true }),
       element("a", { class: "button ghost small", href: address(task), download: task.id, "aria-label": _("Download"), title: _("Download") }, icon("download")),
     ].filter(Boolean);
   }
@@ -232,12 +256,12 @@ export class Runs {
     const { task } = run;
     if (run.bar && !isOver(task)) {
       if (task.progress > 0) run.bar.value = task.progress;
-      run.percent.textContent = task.progress > 0 ? `${task.progress} %` : "";
+      run.percent.textContent = [task.progress > 0 ? `${task.progress} %` : null, lasting((Date.now() - run.began) / 1000)].filter(Boolean).join(" · ");
     }
     if (!run.note) return;
     const isQueued = task.status === "queued" && run.ahead != null;
     run.note.hidden = !isQueued;
-    if (isQueued) run.note.textContent = run.ahead === 0 ? _("Next in the queue") : _("{count} ahead of it in the queue", { count: number(run.ahead) });
+    if (isQueued) run.note.textContent = run.ahead === 0 ? _("Next in the queue") : run.isMoreAhead ? _("More than {count} ahead of it in the queue", { count: number(run.ahead) }) : _("{count} ahead of it in the queue", { count: number(run.ahead) });
   }
 
   // --- what one can do ----------------------------------------------------------------------------------------------
@@ -254,7 +278,8 @@ export class Runs {
     }
   }
 
-  open(run) {
+  async open(run) {
+    const { open: view } = await import("./viewer.js"); // asked for when it is needed: most looks at this page open nothing
     const shown = this.runs.filter(({ task }) => task.status === "completed" && task.result);
     view(shown.map(({ task, request }) => ({ seed: request?.json.seed, ...task })), shown.indexOf(run), this.hooks, run.card.querySelector(".run-open"));
   }

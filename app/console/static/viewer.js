@@ -1,19 +1,20 @@
 // Shows results large: zoom and pan of pictures, films, the way from one to the next, and what each was made from.
 
-import { copy, element, gettext as _, number } from "./app.js";
+import { copy, element, gettext as _, number, said } from "./app.js";
 import { address, button, bytes, icon, moment } from "./icons.js";
 
 const MOST = 8;
 const STEP = 1.25;
 
-/** Open the viewer at one of these tasks. `hooks` are what one can do with it; none: only look. */
-export function open(tasks, at, hooks = null, opener = null) {
-  new Viewer(tasks, at, hooks, opener);
+/** Open the viewer at one of these tasks. `hooks` are what one can do with it; none: only look. `beyond(by)` goes on
+ * to what lies before the first (-1) or after the last (1); asked with `isAsking` it only says whether there is. */
+export function open(tasks, at, hooks = null, opener = null, beyond = () => false) {
+  new Viewer(tasks, at, hooks, opener, beyond);
 }
 
 class Viewer {
-  constructor(tasks, at, hooks, opener) {
-    Object.assign(this, { tasks, at, hooks, opener, pointers: new Map() });
+  constructor(tasks, at, hooks, opener, beyond) {
+    Object.assign(this, { tasks, at, hooks, opener, beyond, pointers: new Map() });
     this.stage = element("div", { class: "viewer-stage", tabindex: "0" });
     this.facts = element("div", { class: "viewer-facts" });
     this.title = element("h2", { id: "viewer-title", class: "clip" });
@@ -47,7 +48,10 @@ class Viewer {
 
   go(by) {
     const at = this.at + by;
-    if (at < 0 || at >= this.tasks.length) return;
+    if (at < 0 || at >= this.tasks.length) {
+      this.beyond(by);
+      return;
+    }
     this.at = at;
     this.show();
   }
@@ -57,8 +61,8 @@ class Viewer {
     const one = (task.result.images ?? task.result.videos)[0];
     this.pointers.clear();
     this.title.textContent = task.prompt || _("No prompt");
-    this.previous.disabled = this.at === 0;
-    this.next.disabled = this.at === this.tasks.length - 1;
+    this.previous.disabled = this.at === 0 && !this.beyond(-1, true);
+    this.next.disabled = this.at === this.tasks.length - 1 && !this.beyond(1, true);
     this.zooms.hidden = this.isVideo;
     this.stage.classList.toggle("is-video", this.isVideo);
     this.width = one.width || 1024;
@@ -102,7 +106,7 @@ class Viewer {
         hooks ? act("refresh-cw", _("Use these settings"), () => hooks.again({ task, isForm: true })) : null),
       element("div", {}, element("div", { class: "label-row" }, element("h3", {}, _("Prompt")), button("copy", _("Copy"), () => copy(task.prompt), { class: "ghost small" })), element("p", { class: "prompt-text", lang: "" }, task.prompt || _("No prompt"))),
       element("dl", { class: "facts" }, ...facts),
-      ...(task.warnings.length ? [element("p", { class: "small muted" }, task.warnings.join(" "))] : []));
+      ...(task.warnings.length ? [element("p", { class: "small muted" }, task.warnings.map((message) => said({ message })).join(" "))] : []));
   }
 
   /** Take the frame that is seen now, as a picture to go on from. */

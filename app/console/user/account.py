@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from fastapi import APIRouter
 from starlette.responses import Response
@@ -25,14 +25,16 @@ SESSION_COLUMNS: Mapping[str, Callable[[Session], object]] = {
     "created_at": lambda one: one.created_at,
     "expires_at": lambda one: one.expires_at,
 }
-"""As a spreadsheet. There are too few sessions for a filter or pages: an account has at most fifty."""
+"""As a spreadsheet."""
+SESSION_ROWS = 20
+"""On a page: an account has fifty sessions at most."""
 
 
 @router.get(HERE)
 async def account_page(visitor: SomeVisitor) -> Response:
     if tables.wants_csv(visitor.request):
         sessions = await visitor.services.sessions.list(visitor.account_id)
-        return tables.csv_file("sessions.csv", SESSION_COLUMNS, sessions)
+        return tables.csv_file("sessions.csv", SESSION_COLUMNS, _matching(visitor, sessions))
     return await _page(visitor)
 
 
@@ -66,7 +68,7 @@ async def change_password(visitor: SomeVisitor, form: FormDep) -> Response:
 @router.post(HERE + "/sessions/end")
 async def end_session(visitor: SomeVisitor, form: FormDep) -> Response:
     await visitor.services.sessions.close(visitor.account_id, form.text("session"))
-    return go(visitor.request, HERE, done="session-ended")
+    return go(visitor.request, HERE, done="session-ended", q=form.find("q"))
 
 
 @router.post(HERE + "/sessions/end-others")
@@ -79,6 +81,11 @@ async def _page(
     visitor: Visitor, *, profile: Form | None = None, password: Form | None = None, status: int = 200
 ) -> Response:
     services = visitor.services
+    sessions = await services.sessions.list(visitor.account_id)
+    found = _matching(visitor, sessions)
+    ids, after = [one.id for one in found], visitor.request.query_params.get("after")
+    begin = ids.index(after) + 1 if after in ids else 0  # that one may have ended meanwhile
+    shown = found[begin : begin + SESSION_ROWS]
     return visitor.page(
         "user/account.html",
         nav=None,
@@ -88,8 +95,21 @@ async def _page(
         has_password=await services.logins.has_password(visitor.account_id),
         identities=await services.logins.identities(visitor.account_id),
         oidc_name=services.oidc.name if services.oidc else None,
-        sessions=[
-            (one, device(one.user_agent, visitor.gettext)) for one in await services.sessions.list(visitor.account_id)
-        ],
+        sessions=[(one, device(one.user_agent, visitor.gettext)) for one in shown],
+        has_others=len(sessions) > 1,
+        q=tables.query(visitor.request, "q"),
+        paging=tables.Paging.of(
+            visitor.request, has_more=len(found) > begin + len(shown), last=shown[-1].id if shown else None
+        ),
         lengths=LENGTHS,
     )
+
+
+def _matching(visitor: Visitor, sessions: Sequence[Session]) -> list[Session]:
+    """Return the sessions whose device, as it is named here or by itself, or whose address holds the filter's text."""
+    part = (tables.query(visitor.request, "q") or "").casefold()
+
+    def text(one: Session) -> str:
+        return f"{device(one.user_agent, visitor.gettext)}\n{one.user_agent}\n{one.peer or ''}".casefold()
+
+    return [one for one in sessions if part in text(one)]

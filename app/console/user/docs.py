@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from fastapi import APIRouter
 from starlette.responses import Response
@@ -44,10 +44,12 @@ ERRORS: tuple[tuple[int, str, str], ...] = (
 )
 
 
-def page_snippets(base_url: str, image_model: str, edit_model: str, video_model: str) -> dict[str, list[Snippet]]:
-    """Return the page's programs by their names in `CALLS`."""
+def page_snippets(
+    base_url: str, image_model: str, edit_model: str, video_model: str, gettext: Callable[[str], str] = str
+) -> dict[str, list[Snippet]]:
+    """Return the page's programs by their names in `CALLS`, with prompts in the reader's language."""
     models = {"edit": edit_model, "video": video_model}
-    return {name: snippets(name, base_url, model=models.get(name, image_model)) for name in CALLS}
+    return {name: snippets(name, base_url, model=models.get(name, image_model), gettext=gettext) for name in CALLS}
 
 
 @router.get(HERE)
@@ -60,7 +62,7 @@ async def docs(visitor: SomeVisitor) -> Response:
         "user/docs.html",
         nav=HERE,
         parts=PARTS,
-        snippets=page_snippets(settings.base_url, image, edit, video),
+        snippets=page_snippets(settings.base_url, image, edit, video, visitor.gettext),
         variable=VARIABLE,
         errors=ERRORS,
         operations=OPERATIONS,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -29,6 +31,7 @@ TILES = 36
 KINDS: Mapping[str, tuple[Operation, ...]] = {
     kind: tuple(operation for operation in Operation if operation.kind == kind) for kind in ("image", "video")
 }
+FILTERS = ("q", "type", "model", "since", "until")
 INTERNAL = frozenset({"width", "height", "ratio", "size", "crop_width", "crop_height", "crop_ratio", "hints"})
 
 
@@ -45,16 +48,22 @@ async def gallery(visitor: SomeVisitor) -> Response:
         newest=with_query(request, after=None) if "after" in request.query_params else None,
         is_filtered=tables.is_filtered(request),
         models=sorted(visitor.services.catalog.models),
-        chosen={name: tables.query(request, name) or "" for name in ("q", "type", "model", "since", "until")},
+        chosen={name: tables.query(request, name) or "" for name in FILTERS},
+        kept=_kept(request),
     )
 
 
-async def _page(visitor: Visitor) -> TaskPage:
+def _kept(request: Request) -> str:
+    """Return the filters as a query: whoever goes from result to result, or back, stays among those that match."""
+    chosen = {name: value for name in FILTERS if (value := tables.query(request, name))}
+    return f"?{urlencode(chosen)}" if chosen else ""
+
+
+def _wanted(request: Request) -> TaskFilter:
     """Return what the filters in the address let through. One that makes no sense filters nothing."""
-    request = visitor.request
     kind = tables.query(request, "type", KINDS)
     until = _day(request, "until")
-    wanted = TaskFilter(
+    return TaskFilter(
         statuses=("completed",),
         model=tables.query(request, "model"),
         operations=KINDS[kind] if kind else None,
@@ -64,11 +73,25 @@ async def _page(visitor: Visitor) -> TaskPage:
         is_kept=True,
         limit=TILES,
     )
+
+
+async def _page(visitor: Visitor) -> TaskPage:
+    request, wanted = visitor.request, _wanted(visitor.request)
     principal = principal_of(visitor.session)
     try:
         return await visitor.services.tasks.page(principal, wanted, after=tables.query(request, "after"))
     except InvalidParameter:  # the last tile of the page before was deleted meanwhile
         return await visitor.services.tasks.page(principal, wanted, after=None)
+
+
+async def _beside(visitor: Visitor, view: TaskView) -> tuple[str | None, str | None]:
+    """Return the results made right after and right before one, as the gallery shows them: to its left and right."""
+    wanted, principal = replace(_wanted(visitor.request), limit=1), principal_of(visitor.session)
+    newer, older = [
+        await visitor.services.tasks.page(principal, replace(wanted, ascending=up), after=view.public_id)
+        for up in (True, False)
+    ]
+    return newer.items[0].public_id if newer.items else None, older.items[0].public_id if older.items else None
 
 
 def _day(request: Request, name: str) -> datetime | None:
@@ -105,6 +128,7 @@ async def result(visitor: SomeVisitor, task_id: str) -> Response:
     view, file = await _find(visitor, task_id)
     model = visitor.services.catalog.find_known(view.model)
     is_offered = view.model in visitor.services.catalog.models
+    newer, older = await _beside(visitor, view)
     can_remix = is_offered and model is not None and Operation.VIDEO_REMIX in model.operations
     return visitor.page(
         "user/gallery_result.html",
@@ -114,7 +138,10 @@ async def result(visitor: SomeVisitor, task_id: str) -> Response:
         tile=_tile(view),
         file=file,
         picture=shown.page_picture(view, file),
-        key_id=None if view.key_id == visitor.session.key_id else key_public_id(view.key_id),
+        newer=newer,
+        older=older,
+        kept=_kept(visitor.request),
+        key=(await shown.key_names(visitor, [view.key_id])).get(view.key_id, key_public_id(view.key_id)),
         parameters=_parameters(visitor, view),
         can_remix=can_remix,
         is_offered=is_offered,
@@ -147,12 +174,12 @@ def _parameters(visitor: Visitor, view: TaskView) -> list[tuple[str, str]]:
         **params.get("hints", {}),
     }
     gettext = visitor.gettext
-    shown = []
+    told = []
     for name, value in asked.items():
         label = gettext(FIELDS[name][0]) if name in FIELDS else name
         if isinstance(value, bool):
             text = gettext("Yes") if value else gettext("No")
         else:
             text = gettext(VALUES[value]) if isinstance(value, str) and value in VALUES else str(value)
-        shown.append((label, text))
-    return shown
+        told.append((label, text))
+    return told

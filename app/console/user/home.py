@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -16,7 +17,7 @@ from app.console.user.usage import daily_chart
 from app.console.visitor import ConsoleRoute, FormDep, SomeVisitor, Visitor, go
 from app.console.wording import _
 from app.requests import Operation
-from app.tasks.queries import TaskFilter, TaskView
+from app.tasks.queries import TaskFilter, TaskPage, TaskView
 from app.values import utcnow
 
 router = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
@@ -43,8 +44,9 @@ class Step:
 
 @router.get(HOME)
 async def home(visitor: SomeVisitor) -> Response:
-    keys, titles = await shown.key_names(visitor), shown.model_titles(visitor)
+    titles = shown.model_titles(visitor)
     running = await shown.open_tasks(visitor, limit=RUNNING)
+    keys = await shown.key_names(visitor, (task.key_id for task in running))
     account = await visitor.services.accounts.get(visitor.account_id)
     now: dict[str, Any] = {
         "account": account,
@@ -59,7 +61,7 @@ async def home(visitor: SomeVisitor) -> Response:
     cells = await visitor.services.statements.daily_usage(
         visitor.account_id, start=shown.midnight(first), end=shown.midnight(today + timedelta(days=1))
     )
-    latest = await _made(visitor, limit=LATEST)
+    latest = (await _made(visitor, limit=LATEST)).items
     lots = await visitor.services.statements.lots(visitor.account_id)
     return visitor.page(
         "user/home.html",
@@ -67,27 +69,28 @@ async def home(visitor: SomeVisitor) -> Response:
         **now,
         spent=sum(cell.credits for cell in cells),
         chart=daily_chart(cells, first, today, titles, visitor.gettext) if cells else None,
-        latest=shown.rows_of(latest, titles, keys),
+        latest=shown.rows_of(latest, titles, await shown.key_names(visitor, (task.key_id for task in latest))),
         steps=await _steps(visitor, latest),
         is_low=account.credits <= (visitor.services.settings.low_credits or 0),
         expiring=[lot for lot in lots if lot.expires_at - utcnow() < EXPIRES_SOON],
     )
 
 
-async def _made(visitor: Visitor, *, limit: int, operations: tuple[Operation, ...] | None = None) -> list[TaskView]:
+async def _made(visitor: Visitor, *, limit: int, operations: tuple[Operation, ...] | None = None) -> TaskPage:
     wanted = TaskFilter(("completed",), operations=operations, limit=limit)
-    page = await visitor.services.tasks.page(principal_of(visitor.session), wanted, after=None)
-    return list(page.items)
+    return await visitor.services.tasks.page(principal_of(visitor.session), wanted, after=None)
 
 
-async def _steps(visitor: Visitor, latest: list[TaskView]) -> list[Step]:
+async def _steps(visitor: Visitor, latest: Sequence[TaskView]) -> list[Step]:
     """Return what to do first, ticked by what the account really has; nothing once all is done, or it was hidden."""
     if visitor.request.cookies.get(HIDDEN_COOKIE) == "hidden":
         return []
 
     async def has_made(operations: tuple[Operation, ...]) -> bool:
-        made = any(task.operation in operations for task in latest)
-        return made or bool(await _made(visitor, limit=1, operations=operations))
+        if any(task.operation in operations for task in latest):
+            return True
+        made = await _made(visitor, limit=1, operations=operations)
+        return bool(made.items) or made.has_more  # who has so many tasks that not all were looked at is past this
 
     steps = [
         Step(
@@ -109,7 +112,7 @@ async def _steps(visitor: Visitor, latest: list[TaskView]) -> list[Step]:
             _("Your programs call with it. It is shown once."),
             "/console/keys",
             "key-round",
-            bool(await visitor.services.keys.list(visitor.account_id)),
+            await visitor.services.keys.has_any(visitor.account_id),
         ),
     ]
     return [] if all(step.is_done for step in steps) else steps

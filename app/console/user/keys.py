@@ -26,7 +26,6 @@ from app.console.visitor import (
     go,
     once,
     refused,
-    sent_before,
     showing,
 )
 from app.console.wording import _
@@ -74,19 +73,20 @@ async def list_keys(visitor: SomeVisitor) -> Response:
         return await visitor.services.keys.search(_search(visitor, after, limit))
 
     if tables.wants_csv(request):
-        rows = await tables.all_rows(lambda after: read(after, 200), lambda key: key.id)
-        return tables.csv_file("keys.csv", OWN_KEY_COLUMNS, rows)
+        pages = tables.by_rows(lambda after: read(after, tables.CSV_PAGE_ROWS), lambda key: key.id)
+        return await tables.csv_pages("keys.csv", OWN_KEY_COLUMNS, pages)
     return await _page(visitor, new_form())
 
 
 @router.post(HERE)
 async def create_key(visitor: SomeVisitor, form: FormDep) -> Response:
-    if not await once(visitor, form):
-        return sent_before(visitor, back=HERE)
     try:
-        minted = await visitor.services.keys.mint(
-            visitor.account_id, **_rights(visitor, form), **_limits(form), owner=_owner(visitor), actor=visitor.actor
-        )
+        wanted = {**_rights(visitor, form), **_limits(form)}
+        async with once(visitor, form, back=HERE) as sending:
+            minted = await visitor.services.keys.mint(
+                visitor.account_id, **wanted, owner=_owner(visitor), actor=visitor.actor
+            )
+            sending.made = f"{HERE}/{minted.public_id}"
     except MediagateError as error:
         return await _page(visitor, form.refuse(visitor.request, error), status=error.status)
     return await _secret(visitor, minted)
@@ -119,15 +119,15 @@ async def set_limits(visitor: SomeVisitor, key: str, form: FormDep) -> Response:
 @router.post(HERE + "/{key}/rotate")
 async def rotate_key(visitor: SomeVisitor, key: str, form: FormDep) -> Response:
     found = await _own(visitor, key)
-    if not await once(visitor, form):
-        return sent_before(visitor, back=HERE)
     try:
         hours = form.text("overlap")
         if hours not in OVERLAPS:
             raise InvalidParameter(f"'overlap' must be one of: {', '.join(OVERLAPS)}.", param="overlap")
-        minted = await visitor.services.keys.rotate(
-            found.id, timedelta(hours=int(hours)), owner=_owner(visitor), actor=visitor.actor
-        )
+        async with once(visitor, form, back=f"{HERE}/{found.public_id}") as sending:
+            minted = await visitor.services.keys.rotate(
+                found.id, timedelta(hours=int(hours)), owner=_owner(visitor), actor=visitor.actor
+            )
+            sending.made = f"{HERE}/{minted.public_id}"
     except MediagateError as error:
         return await _one(visitor, found, rotation=form.refuse(visitor.request, error), status=error.status)
     return await _secret(visitor, minted, old=await visitor.services.keys.get(found.id))
@@ -203,7 +203,7 @@ async def _secret(visitor: Visitor, minted: MintedKey, old: KeyInfo | None = Non
     """Show a secret, this once: a page that is stored nowhere, and that no reload brings back."""
     key = await visitor.services.keys.get(minted.id)
     base_url = visitor.services.settings.base_url
-    snippets = first_call(visitor.services.catalog, base_url, minted.secret, key.scopes, key.models)
+    snippets = first_call(visitor.services.catalog, base_url, minted.secret, key.scopes, key.models, visitor.gettext)
     return visitor.page("user/key_secret.html", nav=HERE, key=key, secret=minted.secret, snippets=snippets, old=old)
 
 

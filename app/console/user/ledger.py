@@ -11,16 +11,15 @@ from starlette.responses import Response
 from app.accounts.key_info import key_public_id
 from app.console import tables, wording
 from app.console.user import shown
-from app.console.visitor import ConsoleRoute, Form, FormDep, SomeVisitor, Visitor, blank, go, once, sent_before
+from app.console.visitor import ConsoleRoute, Form, FormDep, SomeVisitor, Visitor, blank, go, once
 from app.credits.statements import KINDS, Entry, LedgerSearch
 from app.errors import MediagateError
 
 router = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
 
 LEDGER = "/console/ledger"
-CSV_PAGE_ROWS = 1000
 MOST_HOLDS = 20
-GENERATED = ("by-hand:", "redeem:", "start:")
+GENERATED = ("by-hand:", "idempotency-key:", "redeem:", "start:")
 """How references begin that we made up ourselves: they tell a reader nothing."""
 
 
@@ -33,12 +32,11 @@ async def ledger(visitor: SomeVisitor) -> Response:
 
 @router.post(LEDGER)
 async def redeem(visitor: SomeVisitor, form: FormDep) -> Response:
-    if not await once(visitor, form):
-        return sent_before(visitor, back=LEDGER)
     try:
-        redeemed = await visitor.services.codes.redeem(
-            visitor.account_id, form.text("code"), key_id=visitor.session.key_id, actor=visitor.actor
-        )
+        async with once(visitor, form, back=LEDGER):
+            redeemed = await visitor.services.codes.redeem(
+                visitor.account_id, form.text("code"), key_id=visitor.session.key_id, actor=visitor.actor
+            )
     except MediagateError as error:
         return await _page(visitor, form.refuse(visitor.request, error), status=error.status)
     return go(visitor.request, LEDGER, done="redeemed" if redeemed.is_new else "redeemed-before")
@@ -47,7 +45,8 @@ async def redeem(visitor: SomeVisitor, form: FormDep) -> Response:
 async def _page(visitor: Visitor, form: Form, *, status: int = 200) -> Response:
     services, wanted = visitor.services, _search(visitor)
     entries, has_more = await services.statements.search(wanted)
-    keys = await shown.key_names(visitor)
+    held = await shown.open_tasks(visitor, limit=MOST_HOLDS)
+    keys = await shown.key_names(visitor, [*(entry.key_id for entry in entries), *(task.key_id for task in held)])
     return visitor.page(
         "user/ledger.html",
         status=status,
@@ -55,7 +54,7 @@ async def _page(visitor: Visitor, form: Form, *, status: int = 200) -> Response:
         form=form,
         balance=await services.ledger.balance(visitor.account_id),
         lots=await services.statements.lots(visitor.account_id),
-        holds=shown.rows_of(await shown.open_tasks(visitor, limit=MOST_HOLDS), shown.model_titles(visitor), keys),
+        holds=shown.rows_of(held, shown.model_titles(visitor), keys),
         entries=entries,
         generated=GENERATED,
         paging=tables.Paging.of(visitor.request, has_more=has_more, last=entries[-1].seq if entries else None),
@@ -83,10 +82,9 @@ def _search(visitor: Visitor) -> LedgerSearch:
 
 async def _csv(visitor: Visitor, wanted: LedgerSearch) -> Response:
     async def read(after: int | None) -> tuple[Sequence[Entry], bool]:
-        return await visitor.services.statements.search(replace(wanted, after=after, limit=CSV_PAGE_ROWS))
+        return await visitor.services.statements.search(replace(wanted, after=after, limit=tables.CSV_PAGE_ROWS))
 
-    rows: list[Entry] = await tables.all_rows(read, lambda entry: entry.seq)
-    return tables.csv_file(
+    return await tables.csv_pages(
         "ledger.csv",
         {
             "line": lambda entry: entry.seq,
@@ -100,5 +98,5 @@ async def _csv(visitor: Visitor, wanted: LedgerSearch) -> Response:
             "reference": lambda entry: entry.reference,
             "note": lambda entry: entry.note,
         },
-        rows,
+        tables.by_rows(read, lambda entry: entry.seq),
     )

@@ -7,6 +7,7 @@ from starlette.responses import RedirectResponse, Response
 
 from app.accounts.oidc import CALLBACK, VALID, Oidc
 from app.api.deps import ServicesDep
+from app.api.peer import peer_of
 from app.console.user.sign_in import login, signed_in
 from app.console.visitor import ConsoleRoute, SessionDep, blank, safe_next
 from app.errors import MediagateError, RouteNotFound
@@ -47,7 +48,8 @@ async def come_back(request: Request, services: ServicesDep, session: SessionDep
     cookie, wanted = (request.cookies.get(_name(name, is_secure=is_secure)) for name in (COOKIE, NEXT_COOKIE))
     target = safe_next(wanted)
     try:
-        account_id = await _oidc(services).finish(cookie, dict(request.query_params))
+        peer = peer_of(request, services.settings.proxies)
+        account_id = await _oidc(services).finish(cookie, dict(request.query_params), peer=peer)
     except RouteNotFound:
         raise
     except MediagateError as error:

@@ -15,7 +15,7 @@ from app.console.user.playground_form import described, inputs_of, values_of
 from app.console.visitor import ConsoleRoute, SomeVisitor, Visitor
 from app.errors import ModelNotFound, TaskNotFound
 from app.requests import Operation
-from app.tasks.queries import TaskFilter, TaskView
+from app.tasks.queries import MOST_AHEAD, TaskFilter, TaskView
 from app.upstreams.routing import is_served
 from app.values import utcnow
 
@@ -59,13 +59,15 @@ async def ahead(visitor: SomeVisitor, task_id: str) -> Response:
     """Say how many tasks wait before a queued one; null when it waits no more."""
     view = await visitor.services.tasks.get(principal_of(visitor.session), task_id)
     count = None if view.is_final else await visitor.services.queries.ahead(view.id)
-    return JSONResponse({"ahead": count}, headers={"cache-control": "no-store"})
+    is_more = count is not None and count > MOST_AHEAD
+    answer = {"ahead": MOST_AHEAD if is_more else count, "isMore": is_more}
+    return JSONResponse(answer, headers={"cache-control": "no-store"})
 
 
 def as_task(view: TaskView) -> dict[str, Any]:
     """Return a task as the API tells it, with addresses that the session opens: they do not run out."""
     task = wire.Task.of(view, own_address).model_dump(mode="json")
-    return {**task, "seed": view.request["params"].get("seed")}
+    return {**task, "seed": view.request["params"].get("seed"), "request_id": view.request.get("request_id")}
 
 
 def own_address(public_id: str, kind: str) -> str:

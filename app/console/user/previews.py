@@ -17,7 +17,8 @@ from app.values import utcnow
 
 router = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
 
-KEPT = "private, max-age=86400, immutable"
+KEPT = "private, no-cache"
+"""Kept by the browser, and asked for each time: after a sign-out or a deletion it is shown no more."""
 NONE = (
     '<svg xmlns="http://www.w3.org/2000/svg" width="480" height="480" viewBox="0 0 24 24" fill="none" stroke="#888888" '
     'stroke-linecap="round"><rect x="8" y="8" width="8" height="8" rx="1"/><path d="M7 17 17 7"/></svg>'
@@ -33,10 +34,13 @@ async def preview(visitor: SomeVisitor, task_id: str, place: str) -> Response:
     file = _find(task, place)
     if file is None or not file.is_kept(utcnow()):
         raise FileNotFound(task.public_id, "picture there")
-    content = await visitor.services.previews.get(file)
+    headers = {**shell.HEADERS, "cache-control": KEPT, "etag": f'"{file.id.hex}"'}  # a file's content never changes
+    if headers["etag"] in visitor.request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    content = await visitor.services.previews.get(file, account_id=task.account_id)
     if content is None:  # it may be had the next time
         return Response(NONE, media_type="image/svg+xml", headers={**shell.HEADERS, "cache-control": "no-store"})
-    return Response(content, media_type=MIME, headers={**shell.HEADERS, "cache-control": KEPT})
+    return Response(content, media_type=MIME, headers=headers)
 
 
 def address(task: TaskView, place: int | str = 0) -> str:

@@ -15,7 +15,7 @@ from app.catalog.model import Model
 from app.catalog.parameters import Choice, Integer, Parameter, Size
 from app.catalog.pricing import PricePerSecond
 from app.catalog.simulate import Simulation, simulate
-from app.console import shell, tables, wording
+from app.console import refusals, shell, tables, wording
 from app.console.user.playground_form import label_of, value_text
 from app.console.visitor import ConsoleRoute, SomeVisitor
 from app.errors import MediagateError
@@ -122,19 +122,17 @@ async def prices(visitor: SomeVisitor) -> Response:
     q, kind = tables.query(request, "q"), tables.query(request, "type", TYPES)
     registry = visitor.services.registry
     offers = [
-        Offer.of(model, is_served=is_served(registry, model.id))
-        for model in models.values()
-        if _matches(model, q, kind)
+        Offer.of(model, is_served=is_served(registry, model.id)) for model in models.values() if matches(model, q, kind)
     ]
     if tables.wants_csv(request):
         return _csv(offers)
-    chosen = models.get(tables.query(request, "model") or "") or next(iter(models.values()))
+    chosen = models.get(tables.query(request, "model") or "") or next(iter(models.values()), None)
     return visitor.page(
         "user/quote.html" if shell.is_fragment(request) else "user/prices.html",
         nav="/console/prices",
         offers=offers,
         models={model.id: model.title for model in models.values()},
-        tool=_tool(request, chosen),
+        tool=None if chosen is None else _tool(request, chosen),
         operations=wording.OPERATIONS,
         label_of=partial(label_of, gettext=visitor.gettext),
         value_text=partial(value_text, gettext=visitor.gettext),
@@ -143,7 +141,8 @@ async def prices(visitor: SomeVisitor) -> Response:
     )
 
 
-def _matches(model: Model, q: str | None, kind: str | None) -> bool:
+def matches(model: Model, q: str | None, kind: str | None) -> bool:
+    """Whether a list of models that is filtered like this shows one."""
     text = f"{model.id} {model.title} {model.spec.description}".casefold()
     return (q is None or q.casefold() in text) and kind in (None, model.type)
 
@@ -187,7 +186,7 @@ def _tool(request: Request, model: Model) -> Tool:
             input_seconds=seconds if takes_seconds else None,
         )
     except MediagateError as problem:
-        error = wording.of_error(problem, shell.texts_of(request))
+        error = refusals.of_error(problem, shell.texts_of(request))
     return Tool(model, operation, operations, fields, takes_seconds, seconds, simulation, error)
 
 

@@ -77,10 +77,11 @@ async def open_tasks(visitor: Visitor, *, limit: int) -> Sequence[TaskView]:
     return (await visitor.services.tasks.page(principal_of(visitor.session), wanted, after=None)).items
 
 
-async def key_names(visitor: Visitor) -> dict[int, str]:
-    """Return the account's keys by their numbers, dead ones too; the console's own is the last."""
-    keys = await visitor.services.keys.list(visitor.account_id)
-    names = {key.id: f"{key.name} (..{key.last4})" for key in reversed(keys)}
+async def key_names(visitor: Visitor, of: Iterable[int | None] | None = None) -> dict[int, str]:
+    """Return the names of the account's keys by number, or those ``of`` some; the console's own is the last."""
+    wanted = None if of is None else {number for number in of if number is not None} - {visitor.session.key_id}
+    keys = [] if wanted == set() else await visitor.services.keys.names(visitor.account_id, of=wanted)
+    names = {key.id: f"{key.name} (..{key.last4})" for key in keys}
     return names | {visitor.session.key_id: visitor.gettext("Console")}
 
 

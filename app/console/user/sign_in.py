@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from app.accounts.invitations import Invitation
 from app.accounts.passwords import MAX_CHARS, MIN_CHARS
+from app.accounts.users import account_public_id
 from app.api.deps import ServicesDep
 from app.api.peer import peer_of, warn_of_unknown_proxy
 from app.api.session import clear_cookie, read_session, set_cookie
 from app.console import i18n, shell
-from app.console.visitor import LOGIN, ConsoleRoute, Form, FormDep, SessionDep, SomeVisitor, blank, go, safe_next
+from app.console.visitor import (
+    LOGIN,
+    ConsoleRoute,
+    Form,
+    FormDep,
+    OpenFormDep,
+    SessionDep,
+    SomeVisitor,
+    blank,
+    go,
+    safe_next,
+)
+from app.console.wording import _
 from app.errors import LinkExpired, MediagateError, RegistrationClosed
 from app.wiring import Services
 
 router = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
 
 JOIN, REGISTER = "/console/join", "/console/register"
+NOT_DONE = _("You were signed out before this was done: nothing was changed. Sign in, then do it again.")
 PREFERENCE_S = 365 * 86400
 LENGTHS = {"minlength": MIN_CHARS, "maxlength": MAX_CHARS}
 """Of a new password, as a browser checks it before it is sent."""
@@ -28,24 +44,34 @@ async def login_page(request: Request, services: ServicesDep, session: SessionDe
     target = safe_next(request.query_params.get("next"))
     if session is not None:
         return go(request, target)
-    return login(request, services, blank(next=target))
+    form = blank(next=target)
+    if "ended" in request.query_params:  # see `visitor`: a form was sent, and nobody was signed in any more
+        form.error = shell.texts_of(request).gettext(NOT_DONE)
+    return login(request, services, form)
 
 
 @router.post(LOGIN)
-async def log_in(request: Request, services: ServicesDep, session: SessionDep, form: FormDep) -> Response:
+async def log_in(request: Request, services: ServicesDep, session: SessionDep, form: OpenFormDep) -> Response:
     peer = peer_of(request, services.settings.proxies)
     warn_of_unknown_proxy(request, services.settings.proxies)
     try:
-        account_id = await services.logins.sign_in(form.text("email"), form.raw("password"), peer=peer)
+        found = await services.logins.sign_in(form.text("email"), form.raw("password"), peer=peer)
+        target = safe_next(form.text("next"))
+        return await signed_in(request, services, found.account_id, target, password_at=found.password_at)
     except MediagateError as error:
         return login(request, services, form.refuse(request, error), error)
-    return await signed_in(request, services, account_id, safe_next(form.text("next")))
 
 
-async def signed_in(request: Request, services: Services, account_id: int, target: str) -> Response:
-    """Open a session, with an id of its own, and go on. The one this browser had before ends: its cookie goes."""
+async def signed_in(
+    request: Request, services: Services, account_id: int, target: str, *, password_at: datetime | None = None
+) -> Response:
+    """Open a session, with an id of its own, and go on. The one this browser had before ends: its cookie goes.
+
+    Raises: as `Sessions.open`.
+    """
     peer, before = peer_of(request, services.settings.proxies), await read_session(request, services)
-    opened = await services.sessions.open(account_id, user_agent=request.headers.get("user-agent"), peer=peer)
+    agent = request.headers.get("user-agent")
+    opened = await services.sessions.open(account_id, user_agent=agent, peer=peer, password_at=password_at)
     if before is not None:
         await services.sessions.close(before.account_id, before.id)
     response = go(request, target)
@@ -82,9 +108,12 @@ async def join_page(request: Request, services: ServicesDep, session: SessionDep
 
 
 @router.post(JOIN + "/{token}")
-async def join(request: Request, services: ServicesDep, session: SessionDep, token: str, form: FormDep) -> Response:
+async def join(request: Request, services: ServicesDep, session: SessionDep, token: str, form: OpenFormDep) -> Response:
     try:
         invitation = await services.invitations.find(token)
+    except LinkExpired:
+        return _expired(request)
+    try:
         account_id = await services.invitations.accept(token, form.raw("password"))
     except LinkExpired:
         return _expired(request)
@@ -123,7 +152,7 @@ async def register_page(request: Request, services: ServicesDep, session: Sessio
 
 
 @router.post(REGISTER)
-async def register(request: Request, services: ServicesDep, session: SessionDep, form: FormDep) -> Response:
+async def register(request: Request, services: ServicesDep, session: SessionDep, form: OpenFormDep) -> Response:
     peer = peer_of(request, services.settings.proxies)
     try:
         account_id = await services.registration.register(
@@ -152,11 +181,21 @@ def _register(request: Request, services: Services, form: Form, error: Mediagate
 
 
 @router.post("/console/logout")
-async def log_out(request: Request, visitor: SomeVisitor, form: FormDep) -> Response:
-    await visitor.services.sessions.close(visitor.account_id, visitor.session.id)
+async def log_out(request: Request, services: ServicesDep, session: SessionDep, form: FormDep) -> Response:
+    """End the session, and let the browser forget what it kept of it: pictures, prompts. Also when it ended before."""
+    if session is not None:
+        await services.sessions.close(session.account_id, session.id)
     response = go(request, LOGIN, done="signed-out")
-    clear_cookie(response, visitor.services.settings)
+    response.headers["clear-site-data"] = '"cache", "storage"'  # not all cookies: those of other hosts would go too
+    clear_cookie(response, services.settings)
     return response
+
+
+@router.get("/console/session")
+async def session_now(visitor: SomeVisitor) -> Response:
+    """Tell a page that was left for a while whether its person is still signed in, and the token its forms need now."""
+    answer = {"account": account_public_id(visitor.account_id), "csrf": visitor.session.csrf}
+    return JSONResponse(answer, headers=shell.HEADERS)
 
 
 @router.post("/console/preferences")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -13,15 +14,15 @@ from starlette.responses import Response
 
 from app.accounts.key_info import find_key_id, key_public_id
 from app.api.session import principal_of
-from app.console import shell, tables, wording
+from app.console import refusals, shell, tables, wording
 from app.console.user import previews, shown
 from app.console.user.playground_form import label_of, value_text
 from app.console.user.story import story
 from app.console.visitor import ConsoleRoute, FormDep, SomeVisitor, Visitor, go
 from app.errors import TaskNotFound
 from app.requests import Operation
-from app.tasks.queries import StoredFile, TaskFilter, TaskView
-from app.values import TASK_PREFIX, utcnow
+from app.tasks.queries import MOST_AHEAD, StoredFile, TaskFilter, TaskPage, TaskView
+from app.values import TASK_PREFIX, task_public_id, utcnow
 
 router = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
 
@@ -31,7 +32,6 @@ TYPES: Mapping[str, tuple[Operation, ...]] = {
     "video": (Operation.VIDEO_GENERATE, Operation.VIDEO_EDIT, Operation.VIDEO_REMIX),
     **{operation.value: (operation,) for operation in Operation},
 }
-CSV_PAGE_ROWS = 500
 INTERNAL = frozenset({"hints", "ratio", "width", "height", "crop_width", "crop_height", "crop_ratio"})
 """Of a task's parameters: what the size became, not what was asked for."""
 
@@ -39,19 +39,21 @@ INTERNAL = frozenset({"hints", "ratio", "width", "height", "crop_width", "crop_h
 @router.get("/console/tasks")
 async def task_list(visitor: SomeVisitor) -> Response:
     request = visitor.request
-    keys, titles = await shown.key_names(visitor), shown.model_titles(visitor)
-    wanted = _filter(request)
+    wanted, titles = _filter(request), shown.model_titles(visitor)
     if tables.wants_csv(request):
-        return await _csv(visitor, wanted, keys)
-    after = tables.query(request, "after")
-    found, has_more = await _found(visitor, wanted, after)
-    rows = shown.rows_of(found, titles, keys)
-    is_running = any(not task.is_final for task in found)
+        return await _csv(visitor, wanted, await shown.key_names(visitor))
+    after, is_fragment = tables.query(request, "after"), shell.is_fragment(request)
+    page = await _found(visitor, wanted, after)
+    # All of them are there to choose from, but on the page alone: what asks every few seconds shows rows.
+    keys = await shown.key_names(visitor, [task.key_id for task in page.items] if is_fragment else None)
+    rows = shown.rows_of(page.items, titles, keys)
+    is_running = any(not task.is_final for task in page.items)
+    last = None if page.last is None else task_public_id(page.last)
     return visitor.page(
-        "user/tasks_rows.html" if shell.is_fragment(request) else "user/tasks.html",
+        "user/tasks_rows.html" if is_fragment else "user/tasks.html",
         nav="/console/tasks",
         rows=rows,
-        paging=tables.Paging.of(request, has_more=has_more, last=found[-1].public_id if found else None),
+        paging=tables.Paging.of(request, has_more=page.has_more, last=last),
         is_filtered=tables.is_filtered(request),
         every_s=None if after else 3 if is_running else 30,
         statuses=STATUSES,
@@ -76,26 +78,25 @@ def _filter(request: Request) -> TaskFilter:
     )
 
 
-async def _found(visitor: Visitor, wanted: TaskFilter, after: str | None) -> tuple[Sequence[TaskView], bool]:
-    """Return one page; of a search for an id that task alone. Raises: InvalidParameter."""
+async def _found(visitor: Visitor, wanted: TaskFilter, after: str | None) -> TaskPage:
+    """Return one page; of a search for an id that task alone, for words those whose prompt has them.
+
+    Raises: InvalidParameter.
+    """
     principal, text = principal_of(visitor.session), tables.query(visitor.request, "q")
-    if text is None:
-        page = await visitor.services.tasks.page(principal, wanted, after=after)
-        return page.items, page.has_more
-    try:
-        return [
-            await visitor.services.tasks.get(principal, TASK_PREFIX + text.lower().removeprefix(TASK_PREFIX))
-        ], False
-    except TaskNotFound:
-        return [], False
+    if text is not None:
+        with suppress(TaskNotFound):
+            task = await visitor.services.tasks.get(principal, TASK_PREFIX + text.lower().removeprefix(TASK_PREFIX))
+            return TaskPage((task,), has_more=False)
+    return await visitor.services.tasks.page(principal, replace(wanted, text=text), after=after)
 
 
 async def _csv(visitor: Visitor, wanted: TaskFilter, keys: Mapping[int, str]) -> Response:
-    async def read(after: str | None) -> tuple[Sequence[TaskView], bool]:
-        return await _found(visitor, replace(wanted, limit=CSV_PAGE_ROWS), after)
+    async def read(after: str | None) -> tuple[Sequence[TaskView], str | None]:
+        page = await _found(visitor, replace(wanted, limit=tables.CSV_PAGE_ROWS), after)
+        return page.items, task_public_id(page.last) if page.has_more and page.last is not None else None
 
-    rows: list[TaskView] = await tables.all_rows(read, lambda task: task.public_id)
-    return tables.csv_file(
+    return await tables.csv_pages(
         "tasks.csv",
         {
             "id": lambda task: task.public_id,
@@ -111,7 +112,7 @@ async def _csv(visitor: Visitor, wanted: TaskFilter, keys: Mapping[int, str]) ->
             "reason": lambda task: task.error.reason if task.error else None,
             "prompt": lambda task: task.request.get("prompt"),
         },
-        rows,
+        tables.by_parts(read),
     )
 
 
@@ -121,7 +122,7 @@ async def task_page(visitor: SomeVisitor, task_id: str) -> Response:
     task = await services.tasks.get(principal_of(visitor.session), task_id)  # theirs, or not found
     timeline = await services.timelines.get(task.public_id)
     task = timeline.task
-    keys, now = await shown.key_names(visitor), utcnow()
+    keys, now = await shown.key_names(visitor, [task.key_id]), utcnow()
     is_fragment = shell.is_fragment(request)
     ended_now = is_fragment and task.is_final  # nothing asks again: the top bar's balance is to look once more
     return visitor.page(
@@ -135,6 +136,7 @@ async def task_page(visitor: SomeVisitor, task_id: str) -> Response:
         entries=timeline.entries,
         refunded=timeline.refunded,
         ahead=await services.queries.ahead(task.id),
+        most_ahead=MOST_AHEAD,
         files=_files(task, now),
         page_picture=shown.page_picture,
         was_removed=task.status == "succeeded" and shown.kept_file(task, "result", now) is None,
@@ -142,7 +144,8 @@ async def task_page(visitor: SomeVisitor, task_id: str) -> Response:
         params=_params(task),
         label_of=partial(label_of, gettext=visitor.gettext),
         value_text=partial(value_text, gettext=visitor.gettext),
-        error_text=None if task.error is None else wording.of_error(task.error, shell.texts_of(request)),
+        error_text=None if task.error is None else refusals.of_error(task.error, shell.texts_of(request)),
+        error_foreign=None if task.error is None else refusals.foreign(task.error, shell.texts_of(request)),
         can_remix=_can_remix(visitor, task, now),
     )
 

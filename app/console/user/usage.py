@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from app.accounts.key_info import key_public_id
+from app.accounts.key_info import find_key_id, key_public_id
 from app.api.v1.answers import csv_answer
 from app.console import tables
 from app.console.user import shown
@@ -48,8 +48,9 @@ async def usage(visitor: SomeVisitor) -> Response:
         return csv_answer(daily_usage_csv(cells, split), f"usage-by-{split}-{first}-{last}.csv")
     by_model = await _cells(visitor, first, last, "model")
     titles = shown.model_titles(visitor)
-    names = {key_public_id(number): name for number, name in (await shown.key_names(visitor)).items()}
-    by_key = totals(await _cells(visitor, first, last, "key"), names)
+    cells = await _cells(visitor, first, last, "key")
+    keys = await shown.key_names(visitor, {find_key_id(cell.group) for cell in cells})
+    by_key = totals(cells, {key_public_id(number): name for number, name in keys.items()})
     return visitor.page(
         "user/usage.html",
         nav="/console/usage",

@@ -10,7 +10,19 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from app.console import tables
-from app.console.visitor import ConsoleRoute, Form, FormDep, SomeVisitor, Visitor, blank, go, once, sent_before
+from app.console.visitor import (
+    ConsoleRoute,
+    Form,
+    FormDep,
+    SomeVisitor,
+    Visitor,
+    blank,
+    changed,
+    go,
+    once,
+    refused,
+    showing,
+)
 from app.console.wording import _
 from app.errors import InvalidParameter, MediagateError
 from app.webhooks.deliveries import ONE_OFF, Delivery
@@ -52,16 +64,16 @@ async def list_endpoints(visitor: SomeVisitor) -> Response:
 
 @router.post(HERE)
 async def create_endpoint(visitor: SomeVisitor, form: FormDep) -> Response:
-    if not await once(visitor, form):
-        return sent_before(visitor, back=HERE)
     try:
-        endpoint, secret = await visitor.services.webhooks.create(
-            visitor.account_id,
-            name=form.text("name"),
-            url=form.text("url"),
-            event_types=form.all("event_types"),
-            actor=visitor.actor,
-        )
+        async with once(visitor, form, back=HERE) as sending:
+            endpoint, secret = await visitor.services.webhooks.create(
+                visitor.account_id,
+                name=form.text("name"),
+                url=form.text("url"),
+                event_types=form.all("event_types"),
+                actor=visitor.actor,
+            )
+            sending.made = f"{HERE}/{endpoint.public_id}"
     except MediagateError as error:
         return await _page(visitor, form=form.refuse(visitor.request, error), status=error.status)
     return _secret(visitor, secret, endpoint)
@@ -87,11 +99,10 @@ async def show_secret(visitor: SomeVisitor, form: FormDep) -> Response:
 
 @router.post(HERE + "/secret/rotate")
 async def rotate_account_secret(visitor: SomeVisitor, form: FormDep) -> Response:
-    if not await once(visitor, form):
-        return sent_before(visitor, back=HERE)
     keep_old = form.is_on("keep_old")
     webhooks = visitor.services.webhooks
-    secret = await webhooks.rotate_account_secret(visitor.account_id, keep_old=keep_old, actor=visitor.actor)
+    async with once(visitor, form, back=HERE):
+        secret = await webhooks.rotate_account_secret(visitor.account_id, keep_old=keep_old, actor=visitor.actor)
     return _secret(visitor, secret)
 
 
@@ -103,28 +114,23 @@ async def one_endpoint(visitor: SomeVisitor, endpoint: str) -> Response:
 
     async def read(after: str | None) -> tuple[Sequence[Delivery], bool]:
         return await visitor.services.webhook_log.list(
-            visitor.account_id, endpoint, limit=200, after=after, state=state
+            visitor.account_id, endpoint, limit=tables.CSV_PAGE_ROWS, after=after, state=state
         )
 
-    rows = await tables.all_rows(read, lambda delivery: delivery.public_id)
-    return tables.csv_file("deliveries.csv", COLUMNS, rows)
+    pages = tables.by_rows(read, lambda delivery: delivery.public_id)
+    return await tables.csv_pages("deliveries.csv", COLUMNS, pages)
 
 
 @router.post(HERE + "/{endpoint}")
 async def update_endpoint(visitor: SomeVisitor, endpoint: str, form: FormDep) -> Response:
+    found = await visitor.services.webhooks.get(visitor.account_id, endpoint)
     try:
-        await visitor.services.webhooks.update(
-            visitor.account_id,
-            endpoint,
-            name=form.text("name"),
-            url=form.text("url"),
-            event_types=form.all("event_types"),
-            actor=visitor.actor,
-        )
+        given = {"name": form.text("name"), "url": form.text("url"), "event_types": form.all("event_types")}
+        wanted: dict[str, Any] = {name: given[name] for name in changed(form, _shown(found))}
+        await visitor.services.webhooks.update(visitor.account_id, endpoint, **wanted, actor=visitor.actor)
     except MediagateError as error:
-        if error.status == 404:
-            raise
-        return await _one(visitor, endpoint, form=form.refuse(visitor.request, error), status=error.status)
+        form = refused(visitor, form, _shown(found), error)
+        return await _one(visitor, endpoint, form=form, status=error.status)
     return go(visitor.request, f"{HERE}/{endpoint}", done="saved")
 
 
@@ -139,11 +145,10 @@ async def set_status(visitor: SomeVisitor, endpoint: str, form: FormDep) -> Resp
 @router.post(HERE + "/{endpoint}/rotate")
 async def rotate_secret(visitor: SomeVisitor, endpoint: str, form: FormDep) -> Response:
     await visitor.services.webhooks.get(visitor.account_id, endpoint)
-    if not await once(visitor, form):
-        return sent_before(visitor, back=f"{HERE}/{endpoint}")
-    found, secret = await visitor.services.webhooks.rotate_secret(
-        visitor.account_id, endpoint, keep_old=form.is_on("keep_old"), actor=visitor.actor
-    )
+    async with once(visitor, form, back=f"{HERE}/{endpoint}"):
+        found, secret = await visitor.services.webhooks.rotate_secret(
+            visitor.account_id, endpoint, keep_old=form.is_on("keep_old"), actor=visitor.actor
+        )
     return _secret(visitor, secret, found)
 
 
@@ -230,7 +235,7 @@ def _shown(endpoint: Endpoint | None) -> Form:
         return blank()
     form = blank(name=endpoint.name, url=endpoint.url)
     form.fields["event_types"] = list(endpoint.event_types)
-    return form
+    return showing(form)
 
 
 def _secret(visitor: Visitor, secret: str, endpoint: Endpoint | None = None) -> Response:

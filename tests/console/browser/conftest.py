@@ -53,7 +53,13 @@ class Person:
 
 class OpenPage(Protocol):
     async def __call__(
-        self, person: Person | None = None, *, language: Language = "en", theme: Theme = "light", width: int = 1280
+        self,
+        person: Person | None = None,
+        *,
+        language: Language = "en",
+        theme: Theme = "light",
+        width: int = 1280,
+        **more: Any,
     ) -> Page: ...
 
 

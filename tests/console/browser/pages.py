@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -27,18 +28,22 @@ async def new_context(
     language: Language = "en",
     theme: Theme = "light",
     width: int = 1280,
+    **more: Any,
 ) -> BrowserContext:
-    """Open a browser profile that is watched. Movement is reduced: a picture and a contrast are of a page at rest."""
+    """Open a browser profile that is watched. Movement is reduced: a picture and a contrast are of a page at rest.
+
+    ``more`` are other options of a Playwright context.
+    """
     context = await browser.new_context(
         base_url=base_url,
         storage_state=state,
         locale=language,
         color_scheme=theme,
-        reduced_motion="reduce",
         viewport={"width": width, "height": HEIGHTS.get(width, HEIGHT)},
         has_touch=width in HEIGHTS,
         timezone_id="Asia/Shanghai",
         permissions=["clipboard-read", "clipboard-write"],
+        **{"reduced_motion": "reduce", **more},
     )
     context.set_default_timeout(chromium.PATIENCE_MS)
     watch = _watches[context] = chromium.Watch(own_host=urlsplit(base_url).netloc)
@@ -61,9 +66,9 @@ async def sign_in(page: Page, email: str, password: str) -> None:
     await expect(page.locator("input[name=password]")).to_have_count(0)
 
 
-async def assert_accessible(page: Page) -> None:
-    """WCAG 2 A and AA, contrast of colours included, as axe sees it."""
-    found = await axe.violations(page)
+async def assert_accessible(page: Page, *, but: Collection[str] = ()) -> None:
+    """WCAG 2 A and AA, contrast of colours and size of targets included, and best practice, as axe sees it."""
+    found = await axe.violations(page, but)
     assert found == [], f"{page.url}\n" + "\n".join(found)
 
 

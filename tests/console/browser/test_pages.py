@@ -21,11 +21,13 @@ from tests.console.browser.life import Life
 from tests.console.browser.pages import Language, Theme, assert_accessible, new_context, watch_of
 from tests.plugins.gateway import Gateway
 
-NOBODY = ("/console/login",)
+NOBODY = ("/console/login", "/console/models", "/console/models/gpt-image-2")
 USER = (
     "/console",
     "/console/playground",
+    "/console/models/veo3.1-lite",
     "/console/gallery",
+    "/console/gallery/{task_id}",
     "/console/tasks",
     "/console/tasks/{task_id}",
     "/console/tasks/{failed_id}",

@@ -73,7 +73,7 @@ async def test_a_user_comes_in_by_a_link_and_gets_credits(open_page: OpenPage, m
         ("credits.topup", "INV-2026-1"),
         ("account.create", EMAIL),
     ):
-        row = rows.filter(has=page.get_by_role("cell", name=action, exact=True))
+        row = rows.filter(has=page.get_by_text(action, exact=True))
         await expect(row).to_contain_text(words)
     await expect(rows.filter(has_text="credits.adjust").locator("del")).to_contain_text("500")
     await assert_accessible(page)

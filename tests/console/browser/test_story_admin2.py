@@ -6,12 +6,14 @@ import httpx2
 from playwright.async_api import Page, expect
 
 from tests.console.browser.conftest import MakePerson, OpenPage
-from tests.console.browser.pages import assert_accessible
+from tests.console.browser.pages import assert_accessible, watch_of
+from tests.factories import make_key
 from tests.plugins.gateway import Gateway
 
-MODEL, OTHER = "gpt-image-2", "veo3.1-lite"
+MODEL, OTHER, DEARER = "gpt-image-2", "veo3.1-lite", "gemini-3.1-flash-image-preview-2k"
 SECRET = "sk-only-the-vendor-knows"
 UPSTREAM = "second"
+WAIT_MS = 40_000
 
 
 async def quoted(page: Page, credits: str) -> None:
@@ -54,6 +56,36 @@ async def test_a_price_is_changed_and_the_quote_follows(open_page: OpenPage, mak
         await expect(page.locator("tbody tr").filter(has_text=words)).to_contain_text("model.version")
 
 
+async def test_nobody_pays_more_than_the_button_said(
+    open_page: OpenPage, make_person: MakePerson, gateway: Gateway
+) -> None:
+    user, admin = await make_person(credits=50), await make_person(is_admin=True)
+    key = await make_key(gateway.database_url, admin.account, scopes=["admin:*"])
+    page = await open_page(user)
+    await page.goto(f"/console/playground?model={DEARER}")
+    await expect(page.locator("#generate-text")).to_have_text("Generate · 5 credits")
+    async with page.expect_response("**/v1/quote"):  # the last one before the price changes
+        await page.locator("#prompt").fill("a fox")
+
+    async with httpx2.AsyncClient(base_url=gateway.base_url, headers={"authorization": f"Bearer {key.secret}"}) as api:
+        body = {"price": {"credits": 7}, "note": "Dearer while a tab is open"}
+        made = await api.post(f"/admin/v1/models/{DEARER}/versions", json=body)
+        assert made.status_code == 201, made.text
+        watch_of(page).expect(r"400 \(Bad Request\)")
+        await page.locator("#generate").click()
+        await expect(page.locator("#form-error")).to_contain_text("Nothing was made, and nothing was charged.")
+        await expect(page.locator("#generate-text")).to_have_text("Generate · 7 credits")
+        await expect(page.locator("#runs > article")).to_have_count(0)
+        await assert_accessible(page)
+        await page.locator("#form-error button").click()
+        await expect(page.locator("#runs > article")).to_have_attribute("data-status", "completed", timeout=WAIT_MS)
+        await expect(page.locator("#balance")).to_contain_text("43")
+        back = await api.post(
+            f"/admin/v1/models/{DEARER}/versions", json={"use_file": True, "note": "As it was for the other tests"}
+        )
+        assert back.status_code == 201, back.text
+
+
 async def test_an_upstream_serves_is_tested_and_drained_and_a_task_is_refunded(
     open_page: OpenPage, make_person: MakePerson, gateway: Gateway
 ) -> None:
@@ -84,6 +116,14 @@ async def test_an_upstream_serves_is_tested_and_drained_and_a_task_is_refunded(
     await page.get_by_role("button", name="Drain").click()
     await expect(page.locator("main .chip", has_text="Draining").first).to_be_visible()
     assert SECRET not in await page.content()
+    await page.goto("/console/admin")
+    await expect(page.locator("#concerns")).to_contain_text(f"Nobody can make these models: {MODEL}")
+    await assert_accessible(page)
+    await page.goto(f"/console/admin/upstreams/{UPSTREAM}")
+    await page.get_by_role("button", name="Enable").click()
+    await expect(page.locator("main .chip", has_text="Healthy").first).to_be_visible()
+    await page.goto("/console/admin")
+    await expect(page.locator("#concerns")).not_to_contain_text(MODEL)
 
     body = {"model": MODEL, "prompt": "a fox", "quality": "hd"}
     async with httpx2.AsyncClient(base_url=gateway.base_url, headers=user.headers, timeout=30) as client:
@@ -105,7 +145,7 @@ async def test_an_upstream_serves_is_tested_and_drained_and_a_task_is_refunded(
     await page.goto("/console/admin/audit")
     rows = page.locator("tbody tr")
     for action in ("task.refund", "upstream.state", "route.add", "upstream.add"):
-        await expect(rows.filter(has=page.get_by_role("cell", name=action, exact=True)).first).to_be_visible()
+        await expect(rows.filter(has=page.get_by_text(action, exact=True)).first).to_be_visible()
     assert SECRET not in await page.content()
     await rows.filter(has_text="route.add").first.get_by_role("link").first.click()
     await expect(page.get_by_role("heading", name=MODEL)).to_be_visible()

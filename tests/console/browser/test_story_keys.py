@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 
@@ -12,6 +13,9 @@ from playwright.async_api import Page, expect
 from tests.console.browser.artefacts import shoot
 from tests.console.browser.conftest import MakePerson, OpenPage, RunSnippet
 from tests.console.browser.pages import assert_accessible, copied, sign_in, watch_of
+from tests.console.browser.snippets import Kind
+
+VIDEO_IN: tuple[Kind, ...] = ("curl", "python")  # the docs' story runs one in node
 
 
 async def shown(page: Page, group: str, language: str) -> str:
@@ -56,6 +60,8 @@ async def test_from_the_sign_in_to_a_key_its_program_its_rotation_and_its_end(
     await page.reload()
     await expect(page.locator("h1")).to_have_text("This form was sent before")
     await page.get_by_role("link", name="Go on").click()
+    await expect(page.locator("h1")).to_contain_text("Laptop")  # what it made
+    await page.goto("/console/keys")
     await expect(page.locator("tbody tr")).to_have_count(2)
     assert first.endswith("/console/keys")
 
@@ -91,6 +97,26 @@ async def test_from_the_sign_in_to_a_key_its_program_its_rotation_and_its_end(
     await page.locator("input[name=password]").fill("seen")
     await page.locator("[data-shows]").click()
     await expect(page.locator("input[name=password]")).to_have_attribute("type", "text")
+
+
+async def test_a_key_that_makes_only_videos_comes_with_the_program_for_one(
+    open_page: OpenPage, make_person: MakePerson, run_snippet: RunSnippet
+) -> None:
+    page = await open_page(await make_person(credits=1000))
+    await page.goto("/console/keys")
+    await page.get_by_role("button", name="Create API key").first.click()
+    dialog = page.locator("dialog[open]")
+    await dialog.locator("summary").first.click()
+    await dialog.locator("input[value='images:write']").uncheck()
+    await assert_accessible(page)
+    await dialog.locator("button.primary").click()
+
+    await expect(page.locator("#secret")).to_be_visible()
+    programs = {language: await shown(page, "first", language) for language in VIDEO_IN}
+    every = await asyncio.gather(*(run_snippet(text, language) for language, text in programs.items()))
+    for ran in every:
+        assert ran.code == 0, ran.errors
+        assert b"ftyp" in (ran.folder / "fox.mp4").read_bytes()[:16]
 
 
 async def test_an_endpoint_its_secret_and_a_test_event(open_page: OpenPage, make_person: MakePerson) -> None:

@@ -191,6 +191,7 @@ async def test_a_film_and_a_cancellation(
         assert b"ftyp" in (ran[kind].folder / "result.mp4").read_bytes()[:16]
 
     slow = await generate(page, "[[delay=60]] Slow")
+    await expect(slow.locator(".run-progress")).to_contain_text(re.compile(r"\d s"))  # how long it has been waited for
     await slow.get_by_role("button", name="Cancel").click()
     await ends(slow, "cancelled")
 
@@ -204,6 +205,21 @@ async def test_a_film_and_a_cancellation(
     await assert_accessible(page)
     await page.locator(".tile").first.click()
     await expect(page.locator("video")).to_be_visible()
+    await assert_accessible(page)
+
+    # The arrow keys go through the results that the filter lets through, and back.
+    newest = page.url
+    await page.keyboard.press("ArrowRight")
+    await page.wait_for_url(lambda url: url != newest)
+    assert page.url.endswith("?type=video")
+    await page.keyboard.press("ArrowLeft")
+    await page.wait_for_url(newest)
+
+    # What the model costs and takes is a click away from its form, with code that names it.
+    await open_playground(page, "?model=veo3.1-lite")
+    await page.locator("#model-about").click()
+    await page.get_by_role("link", name="API", exact=True).last.click()
+    await expect(page.locator("#call-curl code")).to_contain_text("veo3.1-lite")
     await assert_accessible(page)
     assert await captures(gateway, person) == [("video.generation", 36)] * 4
 
