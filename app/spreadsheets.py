@@ -7,15 +7,19 @@ import io
 from collections.abc import Iterable, Sequence
 from datetime import date
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+FORMULA = tuple("=+-@＝＋－＠\t\r\n")
+"""How text begins that some spreadsheet runs: full-width signs too."""
 
 
 def csv_text(header: Iterable[str], rows: Iterable[Sequence[object]]) -> str:
     """Return rows with a header. Times are ISO 8601, None is empty, and no text is run as a formula."""
+    return csv_lines([tuple(header)]) + csv_lines(rows)
+
+
+def csv_lines(rows: Iterable[Sequence[object]]) -> str:
+    """Return rows alone: what follows others."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    writer.writerow(header)
-    writer.writerows([_cell(value) for value in row] for row in rows)
+    csv.writer(buffer).writerows([_cell(value) for value in row] for row in rows)
     return buffer.getvalue()
 
 

@@ -8,7 +8,7 @@ import click
 
 from app.cli.books import by_whom
 from app.cli.output import emit, json_option, table
-from app.cli.session import actor, with_database
+from app.cli.session import with_database
 from app.values import MAX_CREDITS
 
 if TYPE_CHECKING:
@@ -37,15 +37,10 @@ def create(email: str, amount: int, admin: bool, name: str | None, as_json: bool
 
     async def work(_: Settings, engine: AsyncEngine) -> Account:
         from app.accounts.users import Accounts
-        from app.credits.ledger import Ledger
-        from app.values import Credits
+        from app.credits.lines import opening
 
-        accounts = Accounts(engine)
-        account = await accounts.create(email, name=name, is_admin=admin, actor=by_whom())
-        if amount:
-            ref = f"start:{account.public_id}"
-            await Ledger(engine).top_up(account.id, Credits(amount), ref=ref, actor=actor())
-        return await accounts.get(account.id)
+        start = opening("topup", amount) if amount else None
+        return await Accounts(engine).create(email, name=name, is_admin=admin, opening=start, actor=by_whom())
 
     account = with_database(work)
     emit(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -94,8 +94,13 @@ def list_tasks(
             after=after_id,
             limit=limit,
         )
-        found, _more = await TaskQueries(engine).search(wanted)
-        return [_found(task) for task in found]
+        queries, found = TaskQueries(engine), list[dict[str, Any]]()
+        while True:  # a search looks back a part at a time
+            page = await queries.search(wanted)
+            found += [_found(task) for task in page.items]
+            if len(found) >= limit or not page.has_more:
+                return found[:limit]
+            wanted = replace(wanted, after=page.last)
 
     rows = with_database(work)
     emit(rows, as_json=as_json, text=table(rows, empty="No such tasks."))

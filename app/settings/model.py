@@ -135,6 +135,8 @@ class Settings(BaseSettings):
     """Whether people may make an account by themselves."""
     registration_credits: int = Field(0, ge=0, le=1_000_000_000)
     """What an account that somebody made by themselves starts with."""
+    public_models: bool = True
+    """Whether the console shows the models and their prices to people who have not signed in."""
     oidc_issuer: str | None = None
     """The address of an OpenID provider, for signing in. Needs the client's id too."""
     oidc_client_id: str | None = None

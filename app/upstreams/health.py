@@ -116,6 +116,15 @@ class Health:
                 found[pool] = Blocked(why, until - now)
         return found
 
+    async def doubted(self, pools: Iterable[str]) -> set[str]:
+        """Return those whose breaker opened and that have taken no call well since: the next call is a trial."""
+        wanted = list(dict.fromkeys(pools))
+        keys = [_key("half-open", pool) for pool in wanted]
+        known = await self._redis_do(lambda: self._redis.mget(keys)) if keys else None
+        if known is None:
+            return {pool for pool in wanted if pool in self._windows and self._windows[pool].opened}
+        return {pool for pool, opened in zip(wanted, known, strict=True) if opened}
+
     async def may_probe(self, pool: str) -> bool:
         """Whether a call may go out: always, but one at a time while the breaker is half-open."""
         window = self._windows.setdefault(pool, _Window())

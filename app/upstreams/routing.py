@@ -74,11 +74,16 @@ def capable(
     return Candidates(tuple(routes), tuple(dict.fromkeys(reasons)))
 
 
-def is_served(registry: Registry, model: str) -> bool:
-    """Whether an upstream is set up that takes new tasks of the model, whatever its health."""
+def serving(registry: Registry, model: str) -> tuple[RouteEntry, ...]:
+    """Return the routes that take new tasks of the model, whatever their health: stand-ins only without a vendor."""
     set_up = [found for route in registry.routes_of(model) if (found := _set_up(registry, route)) is not None]
     real = [found for found in set_up if not is_stand_in(found[0])]
-    return any(is_active for _, _, is_active in real or set_up)
+    return tuple(route for route, _, is_active in real or set_up if is_active)
+
+
+def is_served(registry: Registry, model: str) -> bool:
+    """Whether an upstream is set up that takes new tasks of the model, whatever its health."""
+    return bool(serving(registry, model))
 
 
 def is_stand_in(route: RouteEntry) -> bool:

@@ -13,6 +13,7 @@ from app.accounts.keys import Keys
 from app.accounts.users import Accounts
 from app.catalog.book import Book
 from app.catalog.catalogs import Catalogs
+from app.catalog.inspection import Inspector
 from app.catalog.load import Files
 from app.catalog.versions import ModelVersions
 from app.credits.audit import Audit
@@ -22,8 +23,10 @@ from app.credits.statements import Statements
 from app.fetch.client import SafeFetcher
 from app.generation.admission import Admission
 from app.generation.advance import Advancer
+from app.generation.attention import Attention
 from app.generation.context import Steps
 from app.generation.deliver import Delivery
+from app.generation.faults import Faults
 from app.generation.images import Images
 from app.generation.journal import AuditLog
 from app.generation.poll import Poller
@@ -149,6 +152,7 @@ def assemble(
         repeats=repeats, preparer=preparer, promiser=promiser, queries=queries, queue=queue, storage=storage
     )
     people = open_people(settings, engine)
+    statistics, faults = Statistics(engine, settings), Faults(engine, settings)
     return Services(
         settings=settings,
         engine=engine,
@@ -156,6 +160,7 @@ def assemble(
         catalogs=catalogs,
         registry=registry,
         book=book,
+        inspector=Inspector(book, registry, http),
         model_versions=ModelVersions(engine, catalogs, registry.capabilities),
         health=health,
         storage=storage,
@@ -191,7 +196,9 @@ def assemble(
         codes=Codes(engine),
         audit=audit,
         audit_log=AuditLog(engine),
-        statistics=Statistics(engine, settings),
+        statistics=statistics,
+        faults=faults,
+        attention=Attention(catalogs.current, registry, health, statistics, faults),
         queries=queries,
         lifecycle=lifecycle,
         leases=leases,

@@ -22,6 +22,7 @@ from app.accounts.sessions import Sessions
 from app.accounts.users import Accounts
 from app.catalog.book import Book
 from app.catalog.catalogs import Catalogs
+from app.catalog.inspection import Inspector
 from app.catalog.load import Catalog
 from app.catalog.versions import ModelVersions
 from app.credits.audit import Audit
@@ -32,6 +33,8 @@ from app.db import is_transient
 from app.errors import DatabaseUnavailable
 from app.fetch.client import SafeFetcher
 from app.generation.advance import Advancer
+from app.generation.attention import Attention
+from app.generation.faults import Faults
 from app.generation.images import Images
 from app.generation.journal import AuditLog
 from app.generation.poll import Poller
@@ -78,6 +81,7 @@ class Services:
     catalogs: Catalogs
     registry: Registry
     book: Book
+    inspector: Inspector
     model_versions: ModelVersions
     health: Health
     storage: BlobStore
@@ -103,6 +107,8 @@ class Services:
     audit: Audit
     audit_log: AuditLog
     statistics: Statistics
+    faults: Faults
+    attention: Attention
     queries: TaskQueries
     lifecycle: Lifecycle
     leases: Leases

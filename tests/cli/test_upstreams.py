@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-import socket
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -142,20 +144,78 @@ def test_a_mistake_is_refused_in_a_sentence(cli: Cli, arguments: tuple[str, ...]
     assert sentence in refusal_of(cli(*arguments, MEDIAGATE_SECRETS_KEY=key))
 
 
-def test_an_account_is_tested_without_a_paid_call(cli: Cli):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        url = f"http://127.0.0.1:{server.getsockname()[1]}"
-        cli("upstreams", "add", "a", "--provider", "demo", "--base-url", url, "--secret-env", "CANARY")
-        lonely = answer_of(cli("upstreams", "test", "a", "--json"), code=1)
-        cli("routes", "add", "gpt-image-2", "a", "m")
-        good = answer_of(cli("upstreams", "test", "a", "--json"))
-    gone = answer_of(cli("upstreams", "test", "a", "--json"), code=1)
-    wrong_key = answer_of(cli("upstreams", "test", "a", "--json", MEDIAGATE_SECRETS_KEY="k" * 40), code=1)
+class Vendor(BaseHTTPRequestHandler):
+    """A vendor of OpenAI's protocol that takes one secret and has one model."""
 
-    assert [check["name"] for check in lonely if not check["ok"]] == ["routes"]
-    assert [check["name"] for check in good] == ["state", "secret", "routes", "host"]
-    assert [check["name"] for check in gone if not check["ok"]] == ["host"]
-    assert "MEDIAGATE_SECRETS_KEY is not the one" in next(c["found"] for c in wrong_key if c["name"] == "secret")
+    def do_GET(self) -> None:
+        is_ours = self.headers["Authorization"] == f"Bearer {SECRET}"
+        body = {"data": [{"id": "theirs"}]} if is_ours else {"error": {"code": "invalid_api_key", "message": "No."}}
+        content = json.dumps(body).encode()
+        self.send_response(200 if is_ours else 401)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def vendor() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Vendor) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+        server.shutdown()
+        thread.join()
+
+
+def test_an_account_is_tested_without_a_paid_call(cli: Cli, vendor: str):
+    def tested(name: str, **changes: str) -> dict[str, Any]:
+        return {
+            check["name"]: check for check in answer_of(cli("upstreams", "test", name, "--json", **changes), code=1)
+        }
+
+    cli("upstreams", "add", "a", "--provider", "openai", "--base-url", vendor, "--secret-env", "CANARY")
+    cli("routes", "add", "gpt-image-2", "a", "theirs")
+    good = cli("upstreams", "test", "a")
+    cli("routes", "add", "gemini-3-pro-image-preview", "a", "nobody's")
+    lacking = tested("a")
+    cli("upstreams", "rotate", "a", "--secret-stdin", input="sk-wrong-0123456789")
+    refused = tested("a")
+    cli("upstreams", "set", "a", "--base-url", "http://127.0.0.1:9/v1", "--secret-env", "CANARY")
+    gone = tested("a", MEDIAGATE_SECRETS_KEY="k" * 40)
+
+    assert good.exit_code == 0
+    assert [line[5:14].strip() for line in good.stdout.splitlines()] == [
+        "state", "secret", "routes", "host", "vendor", "models",
+    ]  # fmt: skip
+    assert all(line.startswith("ok   ") for line in good.stdout.splitlines())
+    assert re.search(r"^ok   vendor   The vendor accepted the secret\. \(\d+ ms\)$", good.stdout, re.MULTILINE)
+    assert [name for name, check in lacking.items() if not check["ok"]] == ["models"]
+    assert lacking["models"]["missing_models"] == ["nobody's"]
+    assert "nobody's (gemini-3-pro-image-preview)" in lacking["models"]["found"]
+    assert [name for name, check in refused.items() if not check["ok"]] == ["vendor"]
+    assert refused["vendor"]["found"] == "The vendor refused the secret: status 401: invalid_api_key No."
+    assert [name for name, check in gone.items() if not check["ok"]] == ["secret", "host"]
+    assert "MEDIAGATE_SECRETS_KEY is not the one" in gone["secret"]["found"]
+    assert "vendor" not in gone
+
+
+def test_an_account_without_its_secret_says_where_one_is_missing(cli: Cli):
+    cli("upstreams", "add", "mine", "--provider", "ark")
+    cli("upstreams", "add", "demo-2", "--provider", "demo")
+
+    lacking = answer_of(cli("upstreams", "test", "mine", "--json"), code=1)
+    waiting = answer_of(cli("upstreams", "test", "dashscope", "--json"), code=1)
+    local = answer_of(cli("upstreams", "test", "demo-2", "--json"), code=1)
+
+    assert {check["name"]: check["found"] for check in lacking}["secret"].startswith("None is set: store one")
+    assert [check["found"] for check in waiting] == [
+        "It waits for a start at which the variable DASHSCOPE_API_KEY is set."
+    ]
+    assert [check["name"] for check in local if not check["ok"]] == ["routes"]
+    assert local[-1]["found"].startswith("This provider works on this machine")
 
 
 def test_secrets_are_sealed_anew_under_the_first_key(cli: Cli):

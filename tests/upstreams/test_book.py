@@ -85,8 +85,8 @@ MakeBook = Callable[..., Book]
 def make_book(engine: AsyncEngine, catalog: Catalog, tmp_path: Path) -> MakeBook:
     """Make the book as another process would: nothing is shared but the database."""
 
-    def make(key: SecretStr = SECRETS_KEY) -> Book:
-        return Book(engine, key, catalog=catalog, providers=PROVIDERS, work_dir=tmp_path / "work")
+    def make(key: SecretStr = SECRETS_KEY, **how: Any) -> Book:
+        return Book(engine, key, catalog=catalog, providers=PROVIDERS, work_dir=tmp_path / "work", **how)
 
     return make
 
@@ -329,6 +329,25 @@ async def test_a_stored_secret_goes_to_no_other_host_unless_it_is_given_again(bo
     assert (newest.base_url, newest.secret) == ("https://new.test", SecretStr("sk-b"))
 
 
+async def test_in_production_a_secret_travels_unsealed_over_private_networks_only(make_book: MakeBook):
+    book = make_book(needs_https=True)
+    private = ["127.0.0.1:8188", "10.1.2.3", "192.168.0.9/v1", "[::1]:8000", "comfy:8188", "gpu.internal", "gpu.lan"]
+    for number, place in enumerate(private):
+        await book.upstreams.add(f"a{number}", provider="demo", base_url=f"http://{place}", actor=ADMIN)
+    await book.upstreams.add("far", provider="demo", base_url="https://api.example.com", actor=ADMIN)
+
+    for place in ("api.example.com", "8.8.8.8", "[2606:4700::1]:80", "10.1.2.3.example.com", "internal.example.com"):
+        url = f"http://{place}"
+        with pytest.raises(InvalidParameter, match="must be an https:// address") as refused:
+            await book.upstreams.add("open", provider="demo", base_url=url, actor=ADMIN)
+        with pytest.raises(InvalidParameter, match="must be an https:// address"):
+            await book.upstreams.update("far", base_url=url, secret=SecretStr("sk-hidden"), actor=ADMIN)
+        assert refused.value.param == "base_url"
+
+    assert (await book.upstreams.get("far")).base_url == "https://api.example.com"
+    assert (await make_book().upstreams.update("far", base_url="http://8.8.8.8", actor=ADMIN)).version == 2
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -340,6 +359,8 @@ async def test_a_stored_secret_goes_to_no_other_host_unless_it_is_given_again(bo
         ({"base_url": "ftp://a.test"}, "base_url"),
         ({"base_url": "https://"}, "base_url"),
         ({"base_url": "https://a.test:port"}, "base_url"),
+        ({"base_url": f"https://{'a' * 64}.test"}, "base_url"),
+        ({"base_url": "https://a..test"}, "base_url"),
         ({"base_url": "https://user:sk-hidden@a.test"}, "base_url"),
         ({"base_url": "https://a.test/?key=sk-hidden"}, "base_url"),
         ({"concurrency": 0}, "concurrency"),
