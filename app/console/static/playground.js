@@ -13,6 +13,7 @@ import { snippet } from "./snippets.js";
 const MARK = "✓ "; // before the title of a tab in the background, where something is done
 const KEPT = "mediagate.playground";
 const PRICE_AFTER_MS = 300;
+const UNREACHED = _("The gateway could not be reached. Try again: you are not charged twice.");
 const ENDINGS = { "image/png": "png", "image/jpeg": "jpg", "image/webp": "webp" };
 
 const page = data("playground-data");
@@ -123,7 +124,10 @@ function askPrice(isQuiet = false) {
   priceTimer = setTimeout(quote, PRICE_AFTER_MS);
 }
 
+/** Ask for the price. Returns what kept it from being known, where that was no answer of ours. */
 async function quote() {
+  clearTimeout(priceTimer);
+  pricing?.abort();
   pricing = new AbortController();
   const { signal } = pricing;
   try {
@@ -135,7 +139,7 @@ async function quote() {
   } catch (error) {
     if (signal.aborted) return;
     showPrice(null);
-    if (!(error instanceof ApiError)) return;
+    if (!(error instanceof ApiError)) return error;
     fields.forgive();
     inputs.forgive();
     if (showError(error)) at("price-note").textContent = _("This cannot be made. See the marked field.");
@@ -200,8 +204,14 @@ async function generate() {
     return;
   }
   const promised = lastPrice;
-  if (!price) await quote();
-  if (!price) return;
+  if (!price) {
+    if (go.hasAttribute("aria-busy")) return; // pressed already: once is meant
+    go.setAttribute("aria-busy", "true");
+    const lost = await quote();
+    go.removeAttribute("aria-busy");
+    if (!price && lost) offerAgain(UNREACHED, "refresh-cw", _("Try again"), generate);
+    if (!price) return;
+  }
   if (promised === null || price.credits > promised) { // it was not on the button yet
     toast(_("This costs {count} credits. Press again to make it.", { count: number(price.credits) }));
     return;
@@ -231,7 +241,7 @@ async function send(sent, sketch) {
 }
 
 /** The answer was lost: sent again under the same key, the request is done once. */
-const showUnsent = (sent, sketch) => offerAgain(_("The gateway could not be reached. Try again: you are not charged twice."), "refresh-cw", _("Try again"), () => send(sent, sketch));
+const showUnsent = (sent, sketch) => offerAgain(UNREACHED, "refresh-cw", _("Try again"), () => send(sent, sketch));
 
 /** The price went up after the button had said it: nothing was made, and what it costs now is asked for first. */
 async function showRisen(sent, sketch) {
