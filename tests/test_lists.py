@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import db
 from app.accounts.keys import Keys, KeySearch
 from app.accounts.users import Accounts, AccountSearch
+from app.credits.redeem import Codes, CodeSearch
 from app.credits.statements import LedgerSearch, Statements
 from app.generation.journal import AuditLog, AuditSearch
 from app.migrate import migrate
@@ -148,3 +149,10 @@ OWNED_BY_ANOTHER = (
     EXECUTE format('ALTER TABLE %s OWNER TO limited', t); END LOOP;
 END $$""",
 )
+
+
+async def test_a_character_that_no_text_holds_is_looked_for_without_it(books: AsyncEngine) -> None:
+    keys, codes = Keys(books, PEPPER), Codes(books)
+
+    assert await keys.search(KeySearch(q="\0zzz")) == await keys.search(KeySearch(q="zzz"))
+    assert await codes.search(CodeSearch(q="\0zzz")) == await codes.search(CodeSearch(q="zzz"))

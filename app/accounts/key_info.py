@@ -132,7 +132,7 @@ async def search_keys(engine: AsyncEngine, wanted: KeySearch) -> tuple[Sequence[
     some = f"{where.sql} ORDER BY k.id DESC LIMIT {wanted.limit + 1:d}"
     found = f"SELECT k.id FROM api_keys k WHERE {some}"  # noqa: S608 - our own words
     if (part := containing(wanted.q)) is not None:
-        words = (wanted.q or "").strip()
+        words = (wanted.q or "").replace("\0", "").strip()
         found = _NAMED.format(
             pattern=where.number(part), word=where.number(words), id=where.number(find_key_id(words)), some=some
         )

@@ -168,7 +168,7 @@ class Codes:
         some = f"{where.sql} ORDER BY c.id DESC LIMIT {wanted.limit + 1:d}"
         sql = f"{_COLUMNS} WHERE {some}"
         if (part := db.containing(wanted.q)) is not None:
-            words = (wanted.q or "").strip()
+            words = (wanted.q or "").replace("\0", "").strip()
             found = _NAMED.format(
                 pattern=where.number(part), word=where.number(words), id=where.number(find_code_id(words)), some=some
             )
