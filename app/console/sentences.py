@@ -33,8 +33,8 @@ REQUESTS: Sequence[str] = (
     _("'%(field)s' cannot be used here. Allowed for '%(model)s': %(where)s."),
     _("'stream' cannot be used together with 'async' or 'Prefer: respond-async'. Allowed: one of the two."),
     _("Too many entries in '%(field)s': %(num)s together with '%(other)s'. Allowed for '%(model)s': at most %(most)s."),
-    _("Too many entries in '%(field)s': %(num)s. Allowed for '%(model)s': at most %(most)s."),
     _("Too many entries in '%(field)s': %(num)s. Allowed for '%(model)s' beside '%(other)s': at most %(most)s."),
+    _("Too many entries in '%(field)s': %(num)s. Allowed for '%(model)s': at most %(most)s."),
     _("'%(field)s' is not possible for '%(model)s' with '%(other)s' %(given)s. Allowed: '%(other)s' %(allowed)s."),
     _(
         "'%(field)s' %(value)s is not possible for '%(model)s' with '%(other)s' %(given)s. Allowed: '%(other)s' "

@@ -99,7 +99,7 @@ function hasTyped() {
 async function isSignedIn() {
   let now;
   try {
-    now = await api("/console/session", { headers: { "x-timer": "1" } });
+    now = await api("/console/session", { headers: { "x-timer": "1" }, signal: AbortSignal.timeout(3000) });
   } catch (error) {
     return error.status !== 401; // when nobody answers, nothing is known
   }
