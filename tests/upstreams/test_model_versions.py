@@ -393,9 +393,9 @@ def test_a_file_to_import_and_an_entry_may_name_a_family_of_the_file() -> None:
     files = read_files(CONFIG, providers=_shipped_providers())
     short = {"type": "image", "title": "Short", "family": "image"}
 
-    with pytest.raises(InvalidParameter, match="import.yaml:2"):
+    with pytest.raises(InvalidParameter, match=r"import\.yaml:2"):
         read_import(files, "models:\n  gpt-image-2: {family: image}\n")
-    with pytest.raises(InvalidParameter, match="models.short"):
+    with pytest.raises(InvalidParameter, match=r"models\.short"):
         read_entry(files, "short", short)
 
 
