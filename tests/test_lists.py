@@ -18,6 +18,7 @@ from app.accounts.users import Accounts, AccountSearch
 from app.credits.redeem import Codes, CodeSearch
 from app.credits.statements import LedgerSearch, Statements
 from app.generation.journal import AuditLog, AuditSearch
+from app.journal import Actor, note
 from app.migrate import migrate
 from app.tasks.queries import TaskFilter, TaskQueries, TaskSearch
 from app.webhooks.deliveries import DeliveryLog
@@ -119,6 +120,41 @@ async def test_what_few_tasks_match_is_looked_for_a_part_at_a_time(
     expected = [([], True), ([wanted], True), ([], False)]
     assert of_account == of_all == by_pool == expected
     assert [task.id for task in upwards.items] == [wanted]
+    assert [task.id for task in await tasks.search_all(search)] == [wanted]  # a spreadsheet has no next page
+    await engine.dispose()
+
+
+async def test_each_row_of_the_audit_log_is_on_one_page_however_small_a_part_is_looked_at(
+    fresh_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = db.make_engine(fresh_database(migrated=True), pool_size=1)
+    actor = Actor("ada@example.com (key_1)", None)
+    async with db.transaction(engine) as connection:
+        for number in range(40):
+            action = "credits.adjust" if number % 13 == 0 else "keys.create"
+            await note(connection, actor, action, f"account:{number % 2}", after={"n": number})
+    for name, value in (("WINDOW", 10), ("SCATTERED", 5), ("SLACK", 0)):
+        monkeypatch.setattr(f"app.generation.journal.{name}", value)
+    log, now = AuditLog(engine), datetime.now(UTC)
+    searches = [
+        AuditSearch(action="credits", since=now - timedelta(days=1), until=now + timedelta(days=1), limit=2),
+        AuditSearch(target="account:1", action="credits", limit=2),
+        AuditSearch(actor="ada@example.com", action="credits", limit=2),
+        AuditSearch(q="ada", action="credits", limit=2),
+    ]
+    expected = [39, 26, 13, 0]
+
+    for search in searches:
+        wanted = [n for n in expected if n % 2 or search.target is None]
+        paged, page = [], await log.page(search)
+        for _ in range(40):
+            paged += page.rows
+            if not page.has_more:
+                break
+            page = await log.page(replace(search, after=page.last))
+
+        assert [(row.after or {})["n"] for row in paged] == wanted, search
+        assert await log.search_all(replace(search, limit=100)) == paged
     await engine.dispose()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -94,13 +94,7 @@ def list_tasks(
             after=after_id,
             limit=limit,
         )
-        queries, found = TaskQueries(engine), list[dict[str, Any]]()
-        while True:  # a search looks back a part at a time
-            page = await queries.search(wanted)
-            found += [_found(task) for task in page.items]
-            if len(found) >= limit or not page.has_more:
-                return found[:limit]
-            wanted = replace(wanted, after=page.last)
+        return [_found(task) for task in await TaskQueries(engine).search_all(wanted)]
 
     rows = with_database(work)
     emit(rows, as_json=as_json, text=table(rows, empty="No such tasks."))

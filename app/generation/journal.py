@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -84,6 +84,16 @@ class AuditLog:
         found = await self.page(wanted)
         return found.rows, found.has_more
 
+    async def search_all(self, wanted: AuditSearch) -> list[AuditRow]:
+        """Return as many rows as are wanted, however many parts of the log must be looked through for them."""
+        found: list[AuditRow] = []
+        while True:
+            page = await self.page(wanted)
+            found += page.rows
+            if len(found) >= wanted.limit or not page.has_more:
+                return found[: wanted.limit]
+            wanted = replace(wanted, after=page.last)
+
     async def page(self, wanted: AuditSearch) -> AuditPage:
         """Return one page of what was done, newest first."""
         text, stop, by = db.containing(wanted.q), None, db.Where()
@@ -107,7 +117,8 @@ class AuditLog:
         kinds = None if wanted.action is None else await self._kinds(wanted.action)
         if kinds == []:  # nobody ever did such a thing
             return AuditPage([], has_more=False, last=None)
-        if text is None and wanted.target is None and wanted.actor is None and kinds is not None:
+        is_by_kind = text is None and wanted.target is None and wanted.actor is None and kinds is not None
+        if is_by_kind:  # among all rows there are: nothing is left to be looked at
             source = _KINDS.format(kinds=but.number(kinds), by=by.sql, limit=wanted.limit + 1, but=but.sql)
         else:
             but.add("x.action = ANY({}::text[])", kinds)
@@ -117,7 +128,7 @@ class AuditLog:
         found = [_row(row) for row in rows[: wanted.limit]]
         if len(rows) > wanted.limit:
             return AuditPage(found, has_more=True, last=found[-1].id)
-        if text is None and but.where:
+        if text is None and not is_by_kind and but.where:
             older = await db.read(
                 self._engine, _STOP.format(by=by.sql, looks=looks - 1), tuple(by.arguments), is_planned_anew=True
             )

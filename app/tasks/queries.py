@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -227,6 +227,16 @@ class TaskQueries:
             for row in rows[: wanted.limit]
         )
         return FoundPage(found, *await self._end(listing, rows, wanted.limit))
+
+    async def search_all(self, wanted: TaskSearch) -> list[FoundTask]:
+        """Return as many tasks as are wanted, however many parts of the list must be looked through for them."""
+        found: list[FoundTask] = []
+        while True:
+            page = await self.search(wanted)
+            found += page.items
+            if len(found) >= wanted.limit or not page.has_more:
+                return found[: wanted.limit]
+            wanted = replace(wanted, after=page.last)
 
     async def _rows(self, listing: Listing, columns: str) -> list[Any]:
         sql = f"{listing.page} {columns} ORDER BY t.id {listing.direction}"
