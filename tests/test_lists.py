@@ -39,6 +39,14 @@ async def books(fresh_database: Callable[..., str]) -> AsyncIterator[AsyncEngine
     await engine.dispose()
 
 
+@pytest.fixture
+async def engine(fresh_database: Callable[..., str]) -> AsyncIterator[AsyncEngine]:
+    """Of books that are empty."""
+    engine = db.make_engine(fresh_database(migrated=True), pool_size=1)
+    yield engine
+    await engine.dispose()
+
+
 async def plans_of(engine: AsyncEngine, ask: Callable[[], Awaitable[object]]) -> str:
     """Return how the database answers what ``ask`` sends."""
     sent: list[tuple[str, Any]] = []
@@ -125,9 +133,8 @@ async def test_what_few_tasks_match_is_looked_for_a_part_at_a_time(
 
 
 async def test_each_row_of_the_audit_log_is_on_one_page_however_small_a_part_is_looked_at(
-    fresh_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = db.make_engine(fresh_database(migrated=True), pool_size=1)
     actor = Actor("ada@example.com (key_1)", None)
     async with db.transaction(engine) as connection:
         for number in range(40):
@@ -155,7 +162,6 @@ async def test_each_row_of_the_audit_log_is_on_one_page_however_small_a_part_is_
 
         assert [(row.after or {})["n"] for row in paged] == wanted, search
         assert await log.search_all(replace(search, limit=100)) == paged
-    await engine.dispose()
 
 
 async def test_without_trigrams_a_search_finds_the_same(fresh_database: Callable[..., str]) -> None:
