@@ -20,7 +20,7 @@ from app.upstreams.routing import serving
 LATE_S = 30.0
 """A step that waits that long for a worker says that none comes."""
 IDLE_S = 60.0
-"""So does a task that is first in the queue of a pool where nothing runs."""
+"""So does a task that could be taken, of a pool where nothing runs."""
 PAUSE_S = 10.0
 """A vendor may ask us to wait a moment: only longer pauses are worth a word."""
 MIN_FAILED = 5
@@ -28,7 +28,9 @@ BAD_SHARE = 0.5
 FULL_SOON = 1.25
 """Of the room that is kept free: with less than this the disk is nearly full."""
 
-Kind = Literal["unrouted", "stopped", "broken", "trying", "paused", "failing", "late", "idle", "full", "filling"]
+Kind = Literal[
+    "unrouted", "secretless", "stopped", "broken", "trying", "paused", "failing", "late", "idle", "full", "filling"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,8 @@ class Concern:
     """One thing that is not as it should be."""
 
     kind: Kind
-    """``unrouted``: models without a route that takes tasks; ``stopped``: models of whose routes none takes calls now;
+    """``unrouted``: models without a route that takes tasks; ``secretless``: an upstream that is used and has no
+    secret, though its vendor wants one; ``stopped``: models of whose routes none takes calls now;
     ``broken``, ``trying``, ``paused``: a pool cut off by errors, about to be tried again, or paused by its vendor;
     ``failing``: an upstream whose tasks fail; ``late``, ``idle``: no worker comes; ``full``, ``filling``: the disk."""
     models: Sequence[str] = ()
@@ -52,7 +55,7 @@ class Concern:
     @property
     def is_urgent(self) -> bool:
         """Whether somebody's work fails or stands still."""
-        return self.kind in ("unrouted", "stopped", "broken", "late", "idle", "full")
+        return self.kind in ("unrouted", "secretless", "stopped", "broken", "late", "idle", "full")
 
 
 class Attention:
@@ -79,20 +82,23 @@ class Attention:
         routes = {model: serving(self._registry, model) for model in self._catalog().models}
         pools = {route.pool for served in routes.values() for route in served}
         doubted = await self._health.doubted(pools)
-        blocked = {
-            pool: wait
-            for pool, wait in (await self._health.blocked(pools)).items()
-            if wait.why == "broken" or wait.seconds >= PAUSE_S
-        }
+        waiting = await self._health.blocked(pools)
+        blocked = {pool: wait for pool, wait in waiting.items() if wait.why == "broken" or wait.seconds >= PAUSE_S}
         faults = await self._faults.latest(sorted({*blocked, *doubted}))
         found = [
             *_models(routes, blocked),
+            *self._secretless({route.upstream for served in routes.values() for route in served}),
             *_pools(routes, blocked, doubted, faults),
             *await self._failing({pool.partition("/")[0] for pool in {*blocked, *doubted}}),
-            *self._work(await self._statistics.backlog(), {*blocked, *doubted}),
+            *self._work(await self._statistics.backlog(), {*waiting, *doubted}),
             *await self._disk(),
         ]
         return sorted(found, key=lambda concern: not concern.is_urgent)
+
+    def _secretless(self, upstreams: set[str]) -> Iterator[Concern]:
+        for upstream in sorted(upstreams):
+            if self._registry.lacks_secret(upstream):
+                yield Concern("secretless", upstream=upstream)
 
     async def _failing(self, known: set[str]) -> Sequence[Concern]:
         """Return the upstreams that fail more often than not; ``known`` are those of which something was said."""
@@ -112,7 +118,7 @@ class Attention:
             yield Concern("late", seconds=backlog.oldest_due_s)
             return
         for pool in backlog.pools:
-            waits_s = pool.oldest_queued_s
+            waits_s = pool.due_s
             if waits_s is not None and waits_s >= self._idle_s and not pool.running and pool.pool not in blocked:
                 yield Concern("idle", pool=pool.pool, seconds=waits_s)
 

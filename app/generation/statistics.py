@@ -79,6 +79,8 @@ class Pool:
     running: int
     oldest_queued_s: float | None
     held: Credits
+    due_s: float | None = None
+    """How long the queued task that could be taken first has waited for a worker; below 0: it was put off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,12 +294,13 @@ SELECT name AS group, coalesce(sum(n) FILTER (WHERE status = 'succeeded'), 0)::i
 # Queued and under way apart, as each has its own index.
 _POOLS = """
 SELECT pool, sum(queued)::int AS queued, sum(running)::int AS running, max(oldest)::float8 AS oldest_queued_s,
-       sum(held)::bigint AS held
+       max(due)::float8 AS due_s, sum(held)::bigint AS held
   FROM (SELECT pool, count(*) AS queued, 0 AS running, sum(hold) AS held,
-               extract(epoch FROM clock_timestamp() - min(created_at)) AS oldest
+               extract(epoch FROM clock_timestamp() - min(created_at)) AS oldest,
+               extract(epoch FROM clock_timestamp() - min(wake_at)) AS due
           FROM tasks WHERE status = 'queued' GROUP BY 1
          UNION ALL
-        SELECT pool, 0, count(*), sum(hold), NULL FROM tasks
+        SELECT pool, 0, count(*), sum(hold), NULL, NULL FROM tasks
          WHERE settled_at IS NULL AND status <> 'queued' GROUP BY 1) p
  GROUP BY 1 ORDER BY 2 DESC, 3 DESC, 1"""
 

@@ -14,7 +14,7 @@ from pkgutil import iter_modules
 from typing import Any, Literal
 
 from app.requests import Operation
-from app.upstreams.protocols import Capabilities, Provider, Upstream
+from app.upstreams.protocols import Capabilities, Probe, Provider, Upstream
 
 ENTRY_POINTS = "mediagate.providers"
 PACKAGE = "app.providers"
@@ -149,6 +149,12 @@ class Registry:
         """Raises: UnknownUpstream."""
         account = self.account(upstream)
         return self._providers[account.provider]
+
+    def lacks_secret(self, upstream: str) -> bool:
+        """Whether the account's vendor wants a secret, and it has none. Raises: UnknownUpstream."""
+        account, provider = self.account(upstream), self.provider_of(upstream)
+        newest = account.by_version[account.newest]
+        return newest.secret is None and isinstance(provider, Probe) and provider.needs_secret(newest)
 
     def provider(self, name: str) -> Provider | None:
         """Return the provider of that name, if it is installed."""

@@ -75,7 +75,7 @@ async def test_an_upstream_that_is_cut_off_is_told_with_its_cause_and_the_next_t
         assert "UpstreamBusy: 502 from the vendor" in told
         assert "The upstream failed" in one.text
     assert f"Let it serve a model The upstream does not work now: {sick.entry.upstream}" in page.text
-    assert "Nothing needs your attention" not in page.text
+    assert "No problem is known" not in page.text
     assert "What it said last" in account.text
     assert SECRET not in page.html + part.html + account.html
 
@@ -142,6 +142,47 @@ async def test_failures_and_work_that_nobody_takes_are_told(services, settings, 
 
     assert found["failing", "shaky"].failed == found["failing", "shaky"].ended == 5
     assert found["idle", "idle/model-a"].seconds > 0
+
+
+async def test_work_that_is_put_off_or_whose_vendor_asked_us_to_wait_is_no_fault_of_the_worker(
+    services, settings, boss, sick
+):
+    attention = Attention(
+        services.catalogs.current,
+        services.registry,
+        services.health,
+        services.statistics,
+        Faults(services.engine, settings),
+    )
+    key = await make_key(services.engine, boss.account)
+    put_off = await accept_task(services.engine, key, pool="later/model-a")
+    paused = await accept_task(services.engine, key, model=MODEL, pool=sick.entry.pool)
+    left = await accept_task(services.engine, key, pool="left/model-a")
+    old = "UPDATE tasks SET wake_at = now() + $2 * interval '1 second' WHERE id = $1"
+    for task, seconds in ((put_off, 30.0), (paused, -90.0), (left, -90.0)):
+        await once(services.engine, old, (task, seconds))
+    await services.health.pause(sick.entry.pool, 5.0)
+
+    idle = {one.pool for one in await attention.look() if one.kind == "idle"}
+    for task in (put_off, paused, left):
+        await once(services.engine, "SELECT mg_settle($1, NULL, 'cancelled', 0)", (task,))
+
+    assert "left/model-a" in idle
+    assert not {"later/model-a", sick.entry.pool} & idle
+
+
+async def test_an_account_whose_vendor_wants_a_secret_and_has_none_is_told(services, boss):
+    book, name = services.book, f"bare-{uuid4().hex[:8]}"
+    await book.upstreams.add(name, provider="openai", actor=SYSTEM)
+    await book.routes.add(MODEL, name, "gpt-image-2", actor=SYSTEM)
+    await book.refresh(services.registry)
+
+    page = await boss.get(DASHBOARD)
+    await book.upstreams.delete(name, actor=SYSTEM)
+    await book.refresh(services.registry)
+
+    assert f"{name} has no secret" in page.root.one("section", id="concerns").text
+    assert "No problem is known" not in page.text
 
 
 async def test_a_task_is_found_by_the_request_that_made_it_and_by_why_it_failed(services, boss):

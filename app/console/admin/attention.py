@@ -51,6 +51,12 @@ WORDS: Mapping[Kind, Words] = {
         _("Look at the routes"),
         _of_model,
     ),
+    "secretless": Words(
+        _("%(upstream)s has no secret"),
+        _("Its vendor refuses every call. Set the secret, or disable the account's routes."),
+        _("Open the upstream"),
+        _of_upstream,
+    ),
     "stopped": Words(
         _("These models stand still: %(models)s"),
         _(

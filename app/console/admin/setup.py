@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from app.console.visitor import Visitor
 from app.generation.journal import AuditSearch
-from app.upstreams.protocols import Probe
 from app.upstreams.registry import Registry, RouteEntry
 from app.upstreams.routing import is_stand_in, serving
 
@@ -111,7 +110,7 @@ async def steps_of(visitor: Visitor) -> Sequence[Step]:
 async def _route_step(visitor: Visitor, routes: Sequence[RouteEntry]) -> Step:
     """Whether a vendor's route takes tasks now: it is enabled, its model is offered, and its upstream can be used."""
     services, _ = visitor.services, visitor.gettext
-    usable = [route for route in routes if not _lacks_secret(services.registry, route.upstream)]
+    usable = [route for route in routes if not services.registry.lacks_secret(route.upstream)]
     health = services.health
     ill = {*await health.blocked(route.pool for route in usable), *await health.doubted(route.pool for route in usable)}
     working = [route for route in usable if route.pool not in ill]
@@ -130,13 +129,7 @@ def _is_vendors(registry: Registry, upstream: str) -> bool:
     routes = [route for model in registry.snapshot.routes.values() for route in model if route.upstream == upstream]
     if upstream not in registry.snapshot.accounts or (routes and all(is_stand_in(route) for route in routes)):
         return False
-    return not _lacks_secret(registry, upstream)
-
-
-def _lacks_secret(registry: Registry, upstream: str) -> bool:
-    account = registry.account(upstream)
-    newest, provider = account.by_version[account.newest], registry.provider_of(upstream)
-    return newest.secret is None and isinstance(provider, Probe) and provider.needs_secret(newest)
+    return not registry.lacks_secret(upstream)
 
 
 def _listed(models: Iterable[str], *, most: int = 5) -> str:
