@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -56,10 +56,11 @@ class Forms:
             number = UUID(form_id)
         except ValueError:
             raise SentBefore(back, is_done=False) from None
-        if not await retried(lambda: once(self._engine, _CLAIM, (number, account_id))):
+        claim = (number, account_id, uuid4())
+        while not await retried(lambda: once(self._engine, _CLAIM, claim)):
             first = await self._first(number, account_id)
-            is_done = first is not None and first["is_done"]
-            raise SentBefore((first["made"] if first is not None else None) or back, is_done=is_done)
+            if first is not None:
+                raise SentBefore(first["made"] or back, is_done=first["is_done"])
         sending = Sending(back)
         try:
             yield sending
@@ -70,7 +71,7 @@ class Forms:
         await self._settle(_DONE, (number, sending.made))
 
     async def _first(self, number: UUID, account_id: int) -> Any:
-        """Look at what the first sending came to; it may be about to end."""
+        """Return what the first sending came to, which may be about to end; None: it was given back."""
         for wait_s in (*LOOKS_S, 0.0):
             rows = await read(self._engine, _FIRST, (number, account_id))
             if not rows or rows[0]["is_done"] or not rows[0]["is_new"]:
@@ -98,10 +99,12 @@ def _is_undone(error: Exception) -> bool:
 
 
 _CLAIM = """
-INSERT INTO console_forms (form_id, account_id) VALUES ($1, $2) ON CONFLICT (form_id) DO NOTHING RETURNING form_id"""
+INSERT INTO console_forms AS f (form_id, account_id, claim) VALUES ($1, $2, $3)
+ON CONFLICT (form_id) DO UPDATE SET claim = $3 WHERE f.claim = $3 RETURNING form_id"""
 _FIRST = """
-SELECT done_at IS NOT NULL AS is_done, made, sent_at > now() - interval '10 seconds' AS is_new
-  FROM console_forms WHERE form_id = $1 AND account_id = $2"""
+SELECT done_at IS NOT NULL AND account_id = $2 AS is_done, CASE WHEN account_id = $2 THEN made END AS made,
+       sent_at > now() - interval '10 seconds' AS is_new
+  FROM console_forms WHERE form_id = $1"""
 _DONE = "UPDATE console_forms SET done_at = now(), made = $2 WHERE form_id = $1"
 _GIVE_BACK = "DELETE FROM console_forms WHERE form_id = $1 AND done_at IS NULL"
 _SWEEP = "DELETE FROM console_forms WHERE sent_at < now() - $1::interval RETURNING form_id"

@@ -21,5 +21,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("REVOKE UPDATE (done_at, made) ON console_forms FROM mediagate_app")
-    op.execute("ALTER TABLE console_forms DROP done_at, DROP made")
+    op.execute("REVOKE UPDATE (done_at, made, claim) ON console_forms FROM mediagate_app")
+    op.execute("ALTER TABLE console_forms DROP done_at, DROP made, DROP claim")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from app.accounts.forms import SentBefore
 from app.console.visitor import Form
-from app.db import make_engine
+from app.db import make_engine, once
 from app.errors import (
     AccountExists,
     AccountNotFound,
@@ -60,6 +61,49 @@ async def test_a_form_whose_outcome_is_not_known_is_neither_done_again_nor_calle
     again = await sent(services, account, form_id)
 
     assert (again.is_done, again.back) == (False, "/console")
+
+
+async def test_of_a_refused_form_that_was_sent_twice_at_once_the_second_is_judged_too(services):
+    account, form_id, begun = await make_account(services.engine), str(new_id()), asyncio.Event()
+
+    async def refused():
+        async with services.forms.once(account.id, form_id, back="/console"):
+            begun.set()
+            await services.accounts.get(account.id)
+            raise InvalidParameter("x")
+
+    async def second():
+        await begun.wait()
+        return await sent(services, account, form_id, InvalidParameter("x"))
+
+    outcomes = await asyncio.gather(refused(), second(), return_exceptions=True)
+
+    assert [type(outcome) for outcome in outcomes] == [InvalidParameter, InvalidParameter]
+
+
+async def test_a_claim_whose_answer_was_lost_is_still_ones_own(services, monkeypatch):
+    account, lost = await make_account(services.engine), []
+
+    async def lossy(engine, sql, arguments):
+        rows = await once(engine, sql, arguments)
+        if "INSERT" in sql and not lost:
+            lost.append(rows)
+            raise OperationalError(sql, {}, ConnectionResetError(), connection_invalidated=True)
+        return rows
+
+    monkeypatch.setattr("app.accounts.forms.once", lossy)
+
+    assert await sent(services, account, new_id()) is None
+    assert len(lost) == 1
+
+
+async def test_somebody_elses_form_tells_nothing(services):
+    account, other, form_id = await make_account(services.engine), await make_account(services.engine), new_id()
+    await sent(services, account, form_id)
+
+    before = await sent(services, other, form_id)
+
+    assert (before.is_done, before.back) == (False, "/console")
 
 
 async def test_a_button_pressed_twice_waits_for_the_first_time(services):
