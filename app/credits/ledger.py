@@ -21,6 +21,7 @@ from app.credits.lines import (
     Kind,
     Posting,
     Preview,
+    check_ahead,
     check_amount,
     check_open,
     check_repeat,
@@ -288,9 +289,9 @@ class Ledger:
 
         async def work() -> Any:
             async with db.transaction(self._engine) as connection:
-                if is_keyed:
-                    line = {"account_id": account_id, "kind": kind, "amount": amount}
-                    await check_repeat(connection, ref, **line, note=text, expires_at=expires_at)
+                line = {"account_id": account_id, "kind": kind, "amount": amount, "expires_at": expires_at}
+                if not is_keyed or not await check_repeat(connection, ref, **line, note=text):
+                    check_ahead(expires_at)
                 row = await write_line(
                     connection, account_id, kind, amount, ref=ref, by=actor, text=text, expires_at=expires_at
                 )

@@ -16,6 +16,8 @@ from app.values import MAX_CREDITS, Credits, utcnow
 
 MAX_REFERENCE_CHARS = 200
 KEYED = "idempotency-key:"
+REST = ":rest"
+"""Ends the reference of a request with a key that asked for all that is left, whatever amount that was."""
 RESERVED = ("redeem:", "start:", "by-hand:", KEYED, "task_", "video_", "img_")
 """How references of our own begin: codes, first credits, lines by hand, requests with a key, refunds of a task."""
 CONTRA = {"topup": "topup", "grant": "promo", "adjust": "adjust"}
@@ -120,15 +122,16 @@ async def check_open(connection: AsyncConnection, account_id: int) -> None:
         raise InvalidParameter("The account is closed: it takes no new credits, only corrections and refunds.")
 
 
-async def check_repeat(connection: AsyncConnection, ref: str, **wanted: Any) -> None:
-    """Refuse a caller's key that stands for another line; ``wanted``: what the line is to be.
+async def check_repeat(connection: AsyncConnection, repeat: str, **wanted: Any) -> bool:
+    """Return whether the line that a caller's key stands for is there; ``wanted``: what the line is to be.
 
-    Two requests with one key take turns. Raises: IdempotencyKeyReused.
+    Two requests with one key take turns. Raises: IdempotencyKeyReused, where the key stands for another line.
     """
-    await connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", (ref,))
-    found = (await connection.exec_driver_sql(_KEYED_LINE, (ref,))).mappings().first()
+    await connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", (repeat,))
+    found = (await connection.exec_driver_sql(_KEYED_LINE, (repeat, repeat + REST))).mappings().first()
     if found is not None and any(found[name] != value for name, value in wanted.items()):
         raise IdempotencyKeyReused
+    return found is not None
 
 
 def checked_reference(text: str) -> str:
@@ -157,9 +160,15 @@ def checked_posting(kind: str, amount: int, reason: str | None, expires_at: date
         raise InvalidParameter(f"'amount' must be 1 or more for '{kind}'; only 'adjust' lowers.", param="amount")
     if kind == "adjust" and reason is None:
         raise InvalidParameter("'reason' must say why the balance is corrected.", param="reason")
-    if expires_at is not None and (amount < 0 or expires_at <= utcnow()):
+    if expires_at is not None and amount < 0:
         raise InvalidParameter("'expires_at' must lie ahead, and is for credits that are added.", param="expires_at")
     return None if reason is None else checked_reason(reason)
+
+
+def check_ahead(expires_at: datetime | None) -> None:
+    """Raises: InvalidParameter."""
+    if expires_at is not None and expires_at <= utcnow():
+        raise InvalidParameter("'expires_at' must lie ahead, and is for credits that are added.", param="expires_at")
 
 
 def check_amount(amount: int) -> None:
@@ -169,9 +178,9 @@ def check_amount(amount: int) -> None:
 
 
 _KEYED_LINE = """
-SELECT l.kind, l.account_id, l.task_id, l.amount, l.note, c.expires_at
+SELECT l.kind, l.account_id, l.task_id, l.amount, l.note, l.external_ref, c.expires_at
   FROM ledger l LEFT JOIN credit_lots c ON c.ledger_id = l.id
- WHERE l.kind IN ('topup', 'grant', 'adjust', 'refund') AND l.external_ref = $1"""
+ WHERE l.kind IN ('topup', 'grant', 'adjust', 'refund') AND l.external_ref IN ($1, $2)"""
 
 
 def whole(amount: int) -> int:

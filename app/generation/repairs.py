@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import db
-from app.credits.lines import check_repeat
+from app.credits.lines import REST, check_repeat
 from app.credits.refusals import ReferenceConflict, money_errors
 from app.errors import (
     NOT_CHARGED,
@@ -120,13 +120,15 @@ class Repairs:
         task_id, reason = _task_id(public_id), checked_reason(reason)
         if credits is not None and not 1 <= credits <= MAX_CREDITS:
             raise InvalidParameter("'credits' must be a whole number from 1.", param="credits")
-        full_reference = repeat or f"{task_public_id(task_id)}:{_told_apart(credits, reference)}"
+        told_apart = f"{task_public_id(task_id)}:{_told_apart(credits, reference)}"
+        full_reference = told_apart if repeat is None else repeat if credits is not None else repeat + REST
         with money_errors(needed=Credits(credits or 0)), _refund_errors(public_id):
             async with db.transaction(self._engine) as connection:
                 before = await _lock(connection, task_id)
                 if repeat is not None:
                     amount = {} if credits is None else {"amount": credits}
-                    await check_repeat(connection, repeat, kind="refund", task_id=task_id, note=reason, **amount)
+                    line = {"kind": "refund", "task_id": task_id, "note": reason, "external_ref": full_reference}
+                    await check_repeat(connection, repeat, **line, **amount)
                 made = await connection.exec_driver_sql(
                     "SELECT entry, amount, is_new FROM mg_refund($1, $2, $3, $4, $5)",
                     (task_id, credits, full_reference, actor.name, reason),

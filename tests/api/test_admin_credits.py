@@ -91,10 +91,41 @@ async def test_a_refund_is_repeated_by_its_key(admin, services):
 
     first, repeat = await refund(tasks[0], credits=4), await refund(tasks[0], credits=4)
     other, elsewhere = await refund(tasks[0], credits=5), await refund(tasks[1], credits=4)
+    rest = await refund(tasks[0])
 
     assert (first.json()["replayed"], repeat.json()["replayed"]) == (False, True)
     assert repeat.headers["idempotent-replayed"] == "true"
-    assert [answer.json()["error"]["reason"] for answer in (other, elsewhere)] == ["idempotency_key_reused"] * 2
+    for refused in (other, elsewhere, rest):
+        assert refused.json()["error"]["reason"] == "idempotency_key_reused"
+
+
+async def test_a_refund_of_all_that_is_left_is_repeated_as_such_and_as_no_number(admin, services):
+    account = await make_account(services.engine, credits=50)
+    key = await make_key(services.engine, account)
+    task = task_public_id(await finish_task(services.engine, key, charge=10))
+    again = {"headers": {**admin.headers, "idempotency-key": f"rest {account.id}"}}
+    path = f"/admin/v1/tasks/{task}/refund"
+
+    first, repeat = [await admin.client.post(path, json={"reason": "r"}, **again) for _ in range(2)]
+    number = await admin.client.post(path, json={"reason": "r", "credits": 10}, **again)
+
+    assert (first.json()["credits"], repeat.json()) == (10, first.json() | {"replayed": True})
+    assert number.json()["error"]["reason"] == "idempotency_key_reused"
+
+
+async def test_credits_that_have_expired_since_are_still_what_their_key_stands_for(admin, services, monkeypatch):
+    account, ends = await make_account(services.engine, credits=0), int(utcnow().timestamp()) + 3600
+    path = f"/admin/v1/accounts/{account.public_id}/credits"
+    body = {"kind": "grant", "amount": 5, "expires_at": ends}
+    again = {"headers": {**admin.headers, "idempotency-key": f"expires {account.id}"}}
+
+    first = await admin.client.post(path, json=body, **again)
+    monkeypatch.setattr("app.credits.lines.utcnow", lambda: utcnow() + timedelta(hours=2))
+    repeat = await admin.client.post(path, json=body, **again)
+    new = await admin.client.post(path, json=body, headers=admin.headers)
+
+    assert (first.status_code, repeat.json()["replayed"]) == (200, True)
+    assert (new.status_code, new.json()["error"]["param"]) == (400, "expires_at")
 
 
 async def test_a_key_is_refused_where_a_repeat_could_not_be_answered(admin, services):
