@@ -113,7 +113,9 @@ class Limits:
 
 IMAGE = Limits(read_s=600.0, total_s=660.0)
 POLL = Limits(read_s=15.0, total_s=60.0)
-PROBE = Limits(read_s=8.0, total_s=8.0)
+PROBE = Limits(read_s=5.5, total_s=5.5)
+HASTY = Limits(read_s=3.0, total_s=3.0)
+"""For a probe's second question: the first one's answer is not to be lost over it."""
 INLINE_VIDEO = Limits(read_s=30.0, total_s=300.0, value_bytes=512 * MIB)
 
 

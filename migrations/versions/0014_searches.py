@@ -77,7 +77,9 @@ def downgrade() -> None:
         _drop(PARTS)
         _drop(NEW)
         if _find("SELECT obj_description(oid, 'pg_extension') FROM pg_extension WHERE extname = 'pg_trgm'") == OURS:
-            op.execute("DROP EXTENSION pg_trgm")
+            op.execute(
+                "DO $$ BEGIN DROP EXTENSION pg_trgm; EXCEPTION WHEN dependent_objects_still_exist THEN NULL; END $$"
+            )  # somebody's own index uses it by now
         _wait_for_readers(False)
 
 

@@ -158,7 +158,8 @@ async def create_user(visitor: AdminVisitor, form: FormDep) -> Response:
     except MediagateError as error:
         form.refuse(visitor.request, error)
         return visitor.page("admin/user_new.html", status=error.status, nav=USERS, form=form)
-    return await _link_page(visitor, account, "invite", is_new=True)
+    token = await services.invitations.invite(account.id, purpose="invite", actor=visitor.actor)
+    return await _link_page(visitor, account, "invite", token, is_new=True)
 
 
 def _start(form: Form) -> Opening | None:
@@ -270,9 +271,12 @@ async def make_link(visitor: AdminVisitor, account_id: str, form: FormDep) -> Re
     purpose: Purpose = "reset" if form.text("purpose") == "reset" else "invite"
     try:
         async with once(visitor, form, back=address(account)):
-            return await _link_page(visitor, account, purpose, reason=form.find("reason"))
+            token = await visitor.services.invitations.invite(
+                account.id, purpose=purpose, reason=form.find("reason"), actor=visitor.actor
+            )
     except MediagateError as error:
         return _link_form(visitor, account, form.refuse(visitor.request, error), status=error.status)
+    return await _link_page(visitor, account, purpose, token)
 
 
 def _link_form(visitor: Visitor, account: Account, form: Form, *, status: int = 200) -> Response:
@@ -282,15 +286,9 @@ def _link_form(visitor: Visitor, account: Account, form: Form, *, status: int = 
 
 
 async def _link_page(
-    visitor: Visitor,
-    account: Account,
-    purpose: Purpose,
-    *,
-    reason: str | None = None,
-    is_new: bool = False,
+    visitor: Visitor, account: Account, purpose: Purpose, token: str, *, is_new: bool = False
 ) -> Response:
-    """Show a link, which nobody can read again. Raises: AccountNotFound, InvalidParameter."""
-    token = await visitor.services.invitations.invite(account.id, purpose=purpose, reason=reason, actor=visitor.actor)
+    """Show a link, which nobody can read again."""
     return visitor.page(
         "admin/user_link_made.html",
         nav=USERS,

@@ -243,12 +243,17 @@ const asking = new Set(), allowed = new WeakSet();
 async function sendSignedIn(form, submitter) {
   if (asking.has(form)) return;
   asking.add(form);
+  submitter?.setAttribute("aria-busy", "true");
   const isAllowed = await isSignedIn();
+  submitter?.removeAttribute("aria-busy");
   asking.delete(form);
-  if (!isAllowed) return;
+  if (!isAllowed || !form.isConnected) return;
   allowed.add(form);
-  form.requestSubmit(submitter);
-  allowed.delete(form); // where a field was refused, nothing was sent
+  try {
+    form.requestSubmit(form.contains(submitter) ? submitter : null); // a page that is alive may have taken it away
+  } finally {
+    allowed.delete(form); // where a field was refused, nothing was sent
+  }
 }
 
 document.addEventListener("submit", (event) => {

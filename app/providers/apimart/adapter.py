@@ -28,7 +28,7 @@ from app.providers.apimart.families import ImageFamily, VideoFamily, family_of
 from app.providers.apimart.given import GivenUrls, prune
 from app.providers.apimart.picky import UPLOAD_TYPES, why_not_image, why_not_video
 from app.requests import ImageRequest, MediaFile, Operation, VideoRequest
-from app.upstreams.http import MIB, POLL, PROBE, Answer, Limits, Part
+from app.upstreams.http import HASTY, MIB, POLL, PROBE, Answer, Limits, Part
 from app.upstreams.protocols import (
     Call,
     Capabilities,
@@ -154,13 +154,13 @@ class ApimartProvider:
 
     async def probe(self, call: Call, models: Collection[str]) -> Probed:
         """Ask for the balance, which servers of its kind may not tell, and for the list of models."""
-        answer = await _asked(call, "/user/balance")
+        answer = await _asked(call, "/user/balance", PROBE)
         has_balance = answer.status not in (404, 405)
         balance = wire.balance_of(wire.checked(answer, "read")) if has_balance else None
         if balance == 0:
             raise UpstreamDenied("the balance is 0", is_spent=True, http_status=answer.status)
         try:
-            listed = wire.models_of(wire.checked(await _asked(call, "/models"), "read"))
+            listed = wire.models_of(wire.checked(await _asked(call, "/models", HASTY), "read"))
         except UpstreamError:
             if balance is None:
                 raise
@@ -268,8 +268,8 @@ async def _upload(file: MediaFile, call: Call) -> str:
     return url
 
 
-async def _asked(call: Call, path: str) -> Answer:
-    return await call.http.send("GET", _url(call, path), phase="read", headers=_headers(call), limits=PROBE)
+async def _asked(call: Call, path: str, limits: Limits) -> Answer:
+    return await call.http.send("GET", _url(call, path), phase="read", headers=_headers(call), limits=limits)
 
 
 async def _record(task_id: str, call: Call) -> Mapping[str, Any]:

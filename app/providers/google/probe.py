@@ -10,7 +10,7 @@ from collections.abc import Collection
 from app.providers.google.api import Api
 from app.providers.google.errors import Said, http_error
 from app.providers.google.wire import objects, text
-from app.upstreams.http import PROBE, Answer
+from app.upstreams.http import HASTY, PROBE, Answer, Limits
 from app.upstreams.protocols import Call, Probed, UpstreamDenied, UpstreamError, Verdict
 
 PAGE, PAGES = "1000", 5
@@ -37,20 +37,20 @@ async def probe(call: Call, models: Collection[str]) -> Probed:
 async def _heard(call: Call, api: Api) -> None:
     """Let the second API refuse the secret. Raises: UpstreamError, but not where it has no such call for us."""
     try:
-        await _listed(call, api)
+        await _listed(call, api, HASTY)
     except UpstreamError as error:
         if error.http_status not in NO_SUCH_CALL:
             raise
 
 
-async def _listed(call: Call, api: Api) -> frozenset[str]:
+async def _listed(call: Call, api: Api, limits: Limits = PROBE) -> frozenset[str]:
     """Return the ids on the list. Raises: UpstreamError."""
     found: set[str] = set()
     token = ""
     for _ in range(PAGES):
         params = {"pageSize": PAGE, **({"pageToken": token} if token else {})}
         answer = await call.http.send(
-            "GET", api.list_url, phase="read", headers=api.headers, params=params, limits=PROBE
+            "GET", api.list_url, phase="read", headers=api.headers, params=params, limits=limits
         )
         if not answer.is_ok:
             raise _error(answer, api, call)

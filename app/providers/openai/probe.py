@@ -8,11 +8,8 @@ from typing import Any
 
 from app.providers.openai.errors import error_of, find_fault
 from app.providers.openai.options import base_url, headers_of, read_options
-from app.upstreams.http import PROBE, Answer, Limits
+from app.upstreams.http import HASTY, PROBE, Answer, Limits
 from app.upstreams.protocols import Call, Probed, UpstreamError, Verdict
-
-HASTY = Limits(read_s=3.0, total_s=3.0)
-"""For the second question: the first one's answer is not to be lost over it."""
 
 
 async def probe(call: Call, models: Collection[str]) -> Probed:
