@@ -198,3 +198,16 @@ async def test_a_character_that_no_text_holds_is_looked_for_without_it(books: As
 
     assert await keys.search(KeySearch(q="\0zzz")) == await keys.search(KeySearch(q="zzz"))
     assert await codes.search(CodeSearch(q="\0zzz")) == await codes.search(CodeSearch(q="zzz"))
+
+
+async def test_an_index_of_the_operators_own_keeps_the_extension_when_ours_go(
+    fresh_database: Callable[..., str],
+) -> None:
+    url = fresh_database(migrated=True)
+    owner = db.make_engine(url, role=None, pooled=False)
+    await db.once(owner, "CREATE INDEX theirs ON accounts USING gin (name gin_trgm_ops)")
+
+    await migrate(url, "-2")
+
+    assert await db.once(owner, "SELECT 1 FROM pg_indexes WHERE indexname = 'theirs'")
+    assert not await db.once(owner, "SELECT 1 FROM pg_indexes WHERE indexname = 'accounts_email_part'")
