@@ -42,7 +42,7 @@ async def test_each_model_has_a_page_with_its_prices_and_its_code(client: AsyncC
 
     overview = await tab.get("/console/models/gpt-image-2")
     assert "at most 5" in overview.text
-    assert "uhd 2880×2880 3" in overview.text
+    assert "Ultra HD 2880×2880 3" in overview.text
     api = await tab.get("/console/models/veo3.1-lite?tab=api")
     assert '"model": "veo3.1-lite"' in api.text
     assert f"{services.settings.base_url}/v1/videos/generations" in api.text

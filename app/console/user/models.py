@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
@@ -14,7 +15,7 @@ from app.api.deps import ServicesDep
 from app.catalog.model import ENDPOINTS, Model
 from app.console import shell, tables, wording
 from app.console.snippets import Snippet, snippets
-from app.console.user.playground_form import described, price_hint
+from app.console.user.playground_form import described, price_hint, value_text
 from app.console.user.prices import TYPES, Offer, matches
 from app.console.visitor import ConsoleRoute, SessionDep, SignInNeeded
 from app.console.wording import _
@@ -88,6 +89,7 @@ async def one_model(looker: SomeOnlooker, model_id: str) -> Response:
         "user/model.html",
         offer=Offer.of(model, is_served=is_served(services.registry, model.id)),
         price=price_hint(model, looker.gettext),
+        value_text=partial(value_text, gettext=looker.gettext),
         told=described(model, looker.gettext),
         tab=tables.query(looker.request, "tab", TABS) or TABS[0],
         endpoints=list(_endpoints(model)),
