@@ -20,7 +20,6 @@ from app.log import redact_text
 from app.settings import Settings
 from app.values import task_public_id
 
-MAX_REASONS = 20
 NEWEST = 500
 """Tasks among which the words of an upstream are looked for: of the open ones, and of those that ended."""
 CALLERS = frozenset({"content_policy_violation", "invalid_parameter"})
@@ -68,7 +67,7 @@ class Faults:
         length = length_of(period)
 
         async def ask() -> Sequence[Failure]:
-            return [Failure(**row) for row in await db.read(self._engine, _WHY, (length, MAX_REASONS))]
+            return [Failure(**row) for row in await db.read(self._engine, _WHY, (length,))]
 
         return await self._recent.get(("why", period), ask)
 
@@ -93,7 +92,7 @@ _WHY = """
 SELECT split_part(pool, '/', 1) AS upstream, coalesce(error_code, 'internal_error') AS reason,
        count(*)::int AS failed, max(settled_at) AS last_at
   FROM tasks WHERE settled_at >= now() - $1::interval AND status = 'failed'
- GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT $2"""
+ GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2"""
 
 # An attempt knows its provider alone: its pool is that of the task when the attempt was sent.
 _SAID = """

@@ -36,6 +36,8 @@ OUTCOMES: Mapping[str, Callable[[Outcomes], object]] = {
     "p50_s": lambda row: row.p50_s,
     "p95_s": lambda row: row.p95_s,
 }
+SHOWN_REASONS = 20
+"""Of why tasks failed; the CSV has all."""
 FAILURES: Mapping[str, Callable[[Failure], object]] = {
     "upstream": lambda row: row.upstream,
     "reason": lambda row: row.reason,
@@ -124,7 +126,7 @@ async def _figures(visitor: Visitor, period: Period) -> dict[str, Any]:
         "sums": sums[0] if sums else None,
         "backlog": await services.statistics.backlog(),
         "concerns": [told(visitor, concern) for concern in await services.attention.look()],
-        "failures": await services.faults.why(period),
+        "failures": (await services.faults.why(period))[:SHOWN_REASONS],
         "reasons": REASONS,
         "books": await services.watch.last_audit(),
         "audits": bool(services.settings.audit_every_s),
