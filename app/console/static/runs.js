@@ -38,7 +38,7 @@ export class Runs {
     this.sizes = new ResizeObserver((entries) => requestAnimationFrame(() => entries.forEach(({ target }) => this.pack(target))));
     setInterval(() => this.runs.forEach((run) => run.bar && !isOver(run.task) && this.note(run)), 1000);
     document.addEventListener("signed-in", () => { // those that nobody could ask about meanwhile
-      for (const run of this.runs) if (run.task.id && !isOver(run.task) && !run.source) this.watch(run);
+      for (const run of this.runs) if (run.task.id && !isOver(run.task) && !run.source && !run.askers) this.watch(run);
     });
     this.emptyNote();
   }
@@ -124,6 +124,12 @@ export class Runs {
   }
 
   async ask(run) {
+    run.askers = (run.askers ?? 0) + 1;
+    await this.askUntilOver(run);
+    run.askers -= 1;
+  }
+
+  async askUntilOver(run) {
     while (!isOver(run.task) && this.runs.includes(run) && !run.source) {
       await new Promise((resolve) => setTimeout(resolve, ASK_MS));
       if (this.streams < STREAMS && window.EventSource && !run.isAsking) {

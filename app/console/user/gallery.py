@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -32,7 +31,6 @@ KINDS: Mapping[str, tuple[Operation, ...]] = {
     kind: tuple(operation for operation in Operation if operation.kind == kind) for kind in ("image", "video")
 }
 FILTERS = ("q", "type", "model", "since", "until")
-INTERNAL = frozenset({"width", "height", "ratio", "size", "crop_width", "crop_height", "crop_ratio", "hints"})
 
 
 @router.get(PAGE)
@@ -62,13 +60,13 @@ def _kept(request: Request) -> str:
 def _wanted(request: Request) -> TaskFilter:
     """Return what the filters in the address let through. One that makes no sense filters nothing."""
     kind = tables.query(request, "type", KINDS)
-    until = _day(request, "until")
+    days = shown.days_of(request, "since", "until")
     return TaskFilter(
         statuses=("completed",),
         model=tables.query(request, "model"),
         operations=KINDS[kind] if kind else None,
-        since=_day(request, "since"),
-        until=until + timedelta(days=1) if until else None,
+        since=days.since,
+        until=days.until,
         text=tables.query(request, "q"),
         is_kept=True,
         limit=TILES,
@@ -92,15 +90,6 @@ async def _beside(visitor: Visitor, view: TaskView) -> tuple[str | None, str | N
         for up in (True, False)
     ]
     return newer.items[0].public_id if newer.items else None, older.items[0].public_id if older.items else None
-
-
-def _day(request: Request, name: str) -> datetime | None:
-    text = tables.query(request, name)
-    try:
-        found = datetime.fromisoformat(text) if text else None
-    except ValueError:
-        return None
-    return found.replace(tzinfo=UTC) if found and 2000 <= found.year < 2200 else None
 
 
 def _tile(view: TaskView) -> dict[str, Any]:
@@ -168,11 +157,9 @@ def _parameters(visitor: Visitor, view: TaskView) -> list[tuple[str, str]]:
     """Return what was asked for, with the names the playground uses."""
     params = view.request["params"]
     shape = params.get("crop_ratio") or params.get("ratio")
-    asked = {
-        **({"size": shape} if shape else {}),
-        **{name: value for name, value in params.items() if name not in INTERNAL},
-        **params.get("hints", {}),
-    }
+    asked = shown.asked(view)
+    asked.pop("size", None)  # the pixels that came of it; the shape was asked for
+    asked = ({"size": shape} if shape else {}) | asked
     gettext = visitor.gettext
     told = []
     for name, value in asked.items():

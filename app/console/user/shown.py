@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 from fastapi import Request
 
@@ -20,6 +21,10 @@ OPEN = ("queued", "in_progress")
 WHOLE_BYTES = 4 * 1024 * 1024
 """On its own page a larger picture is shown small too: opened or saved it is whole."""
 YEARS = range(2000, 2200)
+
+
+INTERNAL = frozenset({"hints", "ratio", "width", "height", "crop_width", "crop_height", "crop_ratio"})
+"""Of a task's parameters: what the size became, not what was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +63,9 @@ def midnight(day: date) -> datetime:
     return datetime.combine(day, datetime.min.time(), UTC)
 
 
-def days_of(request: Request) -> Days:
-    """Read ``from`` and ``to``; what is no date is no border."""
-    return Days(_day(tables.query(request, "from")), _day(tables.query(request, "to")))
+def days_of(request: Request, first: str = "from", last: str = "to") -> Days:
+    """Read the filters that name days; what is no date is no border."""
+    return Days(_day(tables.query(request, first)), _day(tables.query(request, last)))
 
 
 def _day(text: str | None) -> date | None:
@@ -69,6 +74,13 @@ def _day(text: str | None) -> date | None:
     except ValueError:
         return None
     return day if day.year in YEARS else None
+
+
+def asked(task: TaskView) -> dict[str, Any]:
+    """Return the parameters as the API calls them, defaults included."""
+    params: Mapping[str, Any] = task.request["params"]
+    found = {name: value for name, value in params.items() if name not in INTERNAL} | dict(params.get("hints") or {})
+    return {name: value for name, value in found.items() if value is not None}
 
 
 async def open_tasks(visitor: Visitor, *, limit: int) -> Sequence[TaskView]:

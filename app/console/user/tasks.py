@@ -32,8 +32,6 @@ TYPES: Mapping[str, tuple[Operation, ...]] = {
     "video": (Operation.VIDEO_GENERATE, Operation.VIDEO_EDIT, Operation.VIDEO_REMIX),
     **{operation.value: (operation,) for operation in Operation},
 }
-INTERNAL = frozenset({"hints", "ratio", "width", "height", "crop_width", "crop_height", "crop_ratio"})
-"""Of a task's parameters: what the size became, not what was asked for."""
 
 
 @router.get("/console/tasks")
@@ -141,7 +139,7 @@ async def task_page(visitor: SomeVisitor, task_id: str) -> Response:
         page_picture=shown.page_picture,
         was_removed=task.status == "succeeded" and shown.kept_file(task, "result", now) is None,
         inputs=[(file, _input_picture(task, file, now)) for role in ("input", "mask") for file in task.files_of(role)],
-        params=_params(task),
+        params=shown.asked(task),
         label_of=partial(label_of, gettext=visitor.gettext),
         value_text=partial(value_text, gettext=visitor.gettext),
         error_text=None if task.error is None else refusals.of_error(task.error, shell.texts_of(request)),
@@ -164,13 +162,6 @@ def _files(task: TaskView, now: datetime) -> list[tuple[str, Any, str]]:
 def _input_picture(task: TaskView, file: StoredFile, now: datetime) -> str | None:
     is_shown = file.mime.startswith("image/") and file.is_kept(now)
     return previews.address(task, f"input-{file.position}") if is_shown else None
-
-
-def _params(task: TaskView) -> dict[str, Any]:
-    """Return the parameters as the API calls them, defaults included."""
-    params: Mapping[str, Any] = task.request["params"]
-    asked = {name: value for name, value in params.items() if name not in INTERNAL} | dict(params.get("hints") or {})
-    return {name: value for name, value in asked.items() if value is not None}
 
 
 def _can_remix(visitor: Visitor, task: TaskView, now: datetime) -> bool:
