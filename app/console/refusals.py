@@ -67,6 +67,8 @@ LABELS: Mapping[str, str] = {name: words[0] for name, words in FIELDS.items()} |
 
 FIELD_NAMES = frozenset({"field", "other"})
 PHRASED = frozenset({"allowed", "found", "given", "kind", "kinds", "reasons", "why"})
+NAMES = frozenset({"code", "email", "id", "key", "model", "models", "name", "pool", "task"})
+"""What they hold is never a number, though it may look like one."""
 QUOTED, OR = _("'%(name)s'"), _(" or ")
 REST = _("%(said)s No credits were charged.")
 """Of what an upstream or a vendor says in words of their own."""
@@ -149,7 +151,8 @@ def _shown(name: str, value: str, words: Texts) -> str:
     if name in PHRASED:
         parts = value.split("; ") if name == "reasons" else [value]
         return "; ".join(_fill(part, _shapes(tuple(PHRASES)), words) or part for part in parts)
-    return words.number(int(value.replace(",", ""))) if _NUMBER.fullmatch(value) else value
+    is_number = name not in NAMES and _NUMBER.fullmatch(value)
+    return words.number(int(value.replace(",", ""))) if is_number else value
 
 
 # --- for scripts ----------------------------------------------------------------------------------------------------
@@ -165,6 +168,7 @@ def script(language: str) -> str:
         "reasons": {reason: words.gettext(text) for reason, text in ERRORS.items()},
         "labels": {name: words.gettext(text) for name, text in LABELS.items()},
         "phrased": sorted(PHRASED),
+        "names": sorted(NAMES),
         "free": NOT_CHARGED,
         "or": words.gettext(OR),
         "quoted": words.gettext(QUOTED),

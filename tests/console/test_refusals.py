@@ -25,6 +25,7 @@ from app.errors import (
     InvalidParameter,
     MediagateError,
     MissingParameter,
+    ModelNotFound,
     PriceAboveMax,
     TooManyTries,
     UnsupportedParameter,
@@ -163,6 +164,7 @@ TOLD = [
     (InsufficientCredits(needed=Credits(1200)), "积分不足：此请求需要 1,200 积分。未扣积分。"),
     (PriceAboveMax(credits=Credits(40), max_credits=5), "此请求需要 40 积分，超过 max_credits（5）。未扣积分。"),
     (TooManyTries(30), "尝试次数过多，请 30 秒后再试。"),
+    (ModelNotFound("2024", ["a"]), "没有名为 2024 的模型。可用：a。"),
     (
         AccountBusy(in_flight=2, held=80),
         "此账号有 2 个任务正在进行，冻结了 80 积分。请先停用账号，待任务结束后再关闭；或取消这些任务。",

@@ -33,7 +33,7 @@ function shown(name, value) {
     const parts = name === "reasons" ? value.split("; ") : [value];
     return parts.map((part) => fill(part, phrases) ?? part).join("; ");
   }
-  return /^-?[0-9]+(,[0-9]{3})*$/.test(value) ? number.format(BigInt(value.replaceAll(",", ""))) : value;
+  return !refusals.names.includes(name) && /^-?[0-9]+(,[0-9]{3})*$/.test(value) ? number.format(BigInt(value.replaceAll(",", ""))) : value;
 }
 
 function label(name) {
